@@ -1,0 +1,1 @@
+"""The pose model and its mathematics: no files, no processes, no network."""

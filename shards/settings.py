@@ -1,0 +1,108 @@
+"""What a shard set is built from and how. No torch here."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from poselib.camera import Lens
+
+Box = Literal["root2000", "tight"]
+SourceName = Literal["auto", "h36m", "mpii", "voc"]
+MpiiMap = Literal["eth", "sun", "limbs"]
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """Raw data to a shard set.
+
+    Attributes:
+        raw: folder of the raw data.
+        out: folder of the shard set; made if missing, resumed if half built.
+        source: what `raw` holds; `auto` looks.
+        subjects: Human3.6M subjects to take, such as S1; empty takes all.
+        box: the nominal person box. `root2000`: 2000 x 2000 mm at the pelvis' depth. `tight`: joints, x 1.25.
+        cover_width: width of the stored picture in nominal boxes; 1 stores the box alone.
+        cover_height: height of the stored picture in nominal boxes.
+        stored_px: longer side of the nominal box in the stored picture; smaller boxes are never enlarged.
+        quality: JPEG quality, 1 to 100.
+        lens: how joints are projected, see `poselib.camera.Lens`.
+        mpii_map: which MPII joints supervise Human3.6M's.
+        every: keep each n-th frame of a video, counted from its first.
+        every_test: keep each n-th frame as well, for evaluation; 0 adds none.
+        workers: processes; 0 takes every core.
+        strict: stop at the first damaged sample, where the default skips and lists it.
+    """
+
+    raw: Path
+    out: Path
+    source: SourceName = "auto"
+    subjects: tuple[str, ...] = ()
+    box: Box = "root2000"
+    cover_width: float = 1.0
+    cover_height: float = 1.0
+    stored_px: int = 384
+    quality: int = 90
+    lens: Lens = "pinhole"
+    mpii_map: MpiiMap = "eth"
+    every: int = 5
+    every_test: int = 64
+    workers: int = 0
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        for name in ("cover_width", "cover_height"):
+            value = getattr(self, name)
+            if not (1.0 <= value <= 4.0):
+                raise ValueError(f"{name} must lie in 1..4, not {value}")
+        for name, low, high in (("stored_px", 16, 4096), ("quality", 1, 100), ("every", 1, math.inf)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} must lie in {low}..{high}, not {value}")
+        for name in ("every_test", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class StudioSettings:
+    """The embedded, synthetic data, written in the raw layouts of the real sets.
+
+    Attributes:
+        out: folder to write `h36m/`, `mpii/` and `voc/` into.
+        seed: everything follows from it.
+        frames: frames of each Human3.6M video.
+        frame_px: side of a Human3.6M frame; 1000 is the real one.
+        subjects: Human3.6M subjects.
+        actions: Human3.6M actions, of the 15 names; empty takes all.
+        cameras: how many of the four cameras film, 1 to 4.
+        mpii_pictures: how many MPII-like pictures.
+        voc_pictures: how many VOC-like pictures of objects.
+        lens_distortion: whether the cameras' lenses distort.
+        workers: processes; 0 takes every core.
+    """
+
+    out: Path
+    seed: int = 0
+    frames: int = 24
+    frame_px: int = 1000
+    subjects: tuple[str, ...] = field(default=("S1", "S5", "S6", "S7", "S8", "S9", "S11"))
+    actions: tuple[str, ...] = ()
+    cameras: int = 4
+    mpii_pictures: int = 400
+    voc_pictures: int = 40
+    lens_distortion: bool = True
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        if not 1 <= self.cameras <= 4:
+            raise ValueError(f"cameras must lie in 1..4, not {self.cameras}")
+        if self.frames < 1:
+            raise ValueError(f"frames must be at least 1, not {self.frames}")
+        if not 128 <= self.frame_px <= 1000:
+            raise ValueError(f"frame_px must lie in 128..1000, not {self.frame_px}")
+        for name in ("mpii_pictures", "voc_pictures", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
