@@ -1,0 +1,60 @@
+"""`pose ui`: MLflow's web page over a runs folder, on this machine alone unless told otherwise."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from poselib.errors import InputError
+
+
+def ui(runs_dir: Path, port: int = 5000, host: str = "127.0.0.1") -> NoReturn:
+    """Become the MLflow server of a runs folder: prints its address, ends with Ctrl-C.
+
+    Raises:
+        InputError: no MLflow store in the folder, or the port is taken.
+    """
+    runs_dir = Path(runs_dir).resolve()
+    if not (runs_dir / "mlflow.db").is_file():
+        raise InputError(f"{runs_dir} holds no mlflow.db: give a folder of runs that were delivered to MLflow locally")
+    _check_free(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    Console().print(
+        f"MLflow for {runs_dir}: http://{shown}:{port} (up in a few seconds; Ctrl-C ends it)", soft_wrap=True
+    )
+    sys.stdout.flush()
+    os.execve(sys.executable, ui_command(runs_dir, port, host), os.environ | ui_environment())  # noqa: S606
+
+
+def ui_command(runs_dir: Path, port: int, host: str = "127.0.0.1") -> list[str]:
+    """The server's argument list."""
+    from sqlalchemy.engine import URL
+
+    store = URL.create("sqlite", database=str(runs_dir / "mlflow.db")).render_as_string()
+    artifacts = (runs_dir / "mlflow-artifacts").as_uri()
+    return [
+        *(sys.executable, "-m", "mlflow", "server"),
+        *("--backend-store-uri", store),
+        *("--artifacts-destination", artifacts),
+        *("--host", host),
+        *("--port", str(port)),
+        *("--workers", "1"),
+    ]
+
+
+def ui_environment() -> dict[str, str]:
+    """What the server needs beside its arguments: no job runner (it takes a minute to boot), no reports home."""
+    return {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"port {port} on {host} cannot be used ({error}): choose another --port") from error
