@@ -6,15 +6,12 @@ first pixel is (0.5, 0.5). Camera frames have x to the right, y down and z into 
 Shapes are written `... j 3`: any leading axes, then joints, then coordinates.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from array_api_compat import array_namespace
 
 Array = Any
 """A NumPy array or a torch tensor; every function returns the kind it was given."""
-
-Lens = Literal["pinhole", "brown", "undistorted"]
-"""How targets and back-projection treat the lens: ignored, modelled, or removed from the pictures on sharding."""
 
 
 def world_to_camera(points_mm: Array, rotation: Array, position_mm: Array) -> Array:

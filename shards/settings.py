@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from poselib.camera import Lens
+from poselib.settings import Lens
 
 Box = Literal["root2000", "tight"]
 SourceName = Literal["auto", "h36m", "mpii", "voc"]
@@ -26,7 +26,7 @@ class BuildSettings:
         cover_height: height of the stored picture in nominal boxes.
         stored_px: longer side of the nominal box in the stored picture; smaller boxes are never enlarged.
         quality: JPEG quality, 1 to 100.
-        lens: how joints are projected, see `poselib.camera.Lens`.
+        lens: how joints are projected, see `poselib.settings.Lens`.
         mpii_map: which MPII joints supervise Human3.6M's.
         every: keep each n-th frame of a video, counted from its first.
         every_test: keep each n-th frame as well, for evaluation; 0 adds none.
@@ -106,3 +106,72 @@ class StudioSettings:
         for name in ("mpii_pictures", "voc_pictures", "workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """What happens to training samples of one source.
+
+    Attributes:
+        flip: probability of mirroring.
+        color: each channel is multiplied by a draw from 1 - color to 1 + color, then clamped.
+    """
+
+    flip: float = 0.5
+    color: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        for name in ("flip", "color"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in 0..1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """How a crop and its targets are made from a stored sample.
+
+    Attributes:
+        aspect: a crop of another aspect than the box widens the box (`keep`) or stretches it (`stretch`).
+        z_scaled_with_zoom: z targets are divided by the zoom of the augmentation.
+        mask_outside: joints outside the crop or the depth range do not count.
+        allow_border: accept crops that look beyond the stored picture; the default refuses them.
+    """
+
+    aspect: Literal["keep", "stretch"] = "keep"
+    z_scaled_with_zoom: bool = True
+    mask_outside: bool = False
+    allow_border: bool = False
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How batches are read and decoded.
+
+    Attributes:
+        device: where DALI decodes and warps; `auto` follows the training device.
+        threads: DALI's CPU threads per rank; 0 shares the machine's cores out.
+        prefetch: batches made ahead, per rank.
+    """
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    threads: int = 0
+    prefetch: int = 2
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        if self.threads < 0:
+            raise ValueError(f"threads must be at least 0, not {self.threads}")
+        if not 1 <= self.prefetch <= 64:
+            raise ValueError(f"prefetch must lie in 1..64, not {self.prefetch}")
+
+
+@dataclass(frozen=True)
+class VerifySettings:
+    """Re-read a shard set.
+
+    Attributes:
+        folder: of the shard set.
+    """
+
+    folder: Path

@@ -1,0 +1,251 @@
+"""YAML files and command lines to frozen settings and back. The one place that parses settings.
+
+Later words win: dataclass defaults, then the YAML files in the order given, then single keys of the command line. A
+YAML may name another one as its `base:`, relative to itself, and hold only what differs. The folder `configs` of the
+package is searched too, so `--config demo.yaml` works anywhere.
+"""
+
+import dataclasses
+import difflib
+import re
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jsonargparse
+import yaml
+
+import configs
+from poselib.errors import InputError
+
+Settings = TypeVar("Settings")
+Origins = dict[str, str]
+"""Which file, or `command line`, last set each dotted key."""
+
+
+class SettingsError(InputError):
+    """A key is unknown, or its value is of the wrong type or out of range."""
+
+
+def parse(cls: type[Settings], argv: Sequence[str], prog: str = "pose", epilog: str = "") -> Settings:
+    """Settings from a command line: any number of `--config FILE`, then single keys `--group.key value`.
+
+    Raises:
+        SettingsError: one line that names the key, where it stands, and what would be right.
+    """
+    files, rest = _split_config(list(argv))
+    values: dict[str, Any] = {}
+    origins: Origins = {}
+    for file in files:
+        _merge(values, read_yaml(Path(file), cls, origins))
+    rest = [_python_option(word, cls) for word in rest]
+    origins |= {word[2:].split("=")[0]: "command line" for word in rest if word.startswith("--")}
+    return _build(cls, values, rest, _parser(cls, prog, epilog), origins)
+
+
+def load(cls: type[Settings], path: Path) -> Settings:
+    """Settings from one YAML file alone; errors as in `parse`."""
+    return parse(cls, ["--config", str(path)])
+
+
+def construct(cls: type[Settings], text: str, origin: str) -> Settings:
+    """Settings from YAML text, such as `dump` writes; `origin` stands in errors."""
+    values = _python_names(yaml.safe_load(text))
+    return _build(cls, values, [], _parser(cls, "pose", ""), {key: origin for key, _ in _leaves(values)})
+
+
+def dump(settings: Any) -> str:
+    """Settings as YAML that `load` reads back, every key spelled out."""
+    return yaml.safe_dump(_plain(settings), sort_keys=False)
+
+
+def flatten(settings: Any) -> dict[str, Any]:
+    """Settings as flat dotted keys: `{"optimizer.lr": 1e-4, ...}`."""
+    return dict(_leaves(_plain(settings)))
+
+
+def keys(cls: type) -> list[str]:
+    """Every dotted key of a settings class, as written in YAML."""
+    return [_yaml_key(key) for key in _fields(cls)]
+
+
+def read_yaml(path: Path, cls: type, origins: Origins) -> dict[str, Any]:
+    """The mapping in a YAML file and its bases, keys checked against `cls` and their origin noted."""
+    path = _find(path)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise SettingsError(f"{path}{f', line {mark.line + 1}' if mark else ''}: not valid YAML") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: expected keys and values, found {type(values).__name__}")
+    base = values.pop("base", None)
+    merged = read_yaml(path.parent / str(base), cls, origins) if base else {}
+    values = _python_names(values)
+    known = {**_fields(cls), **{group: object for key in _fields(cls) for group in _groups(key)}}
+    for key, _ in _leaves(values):
+        if key not in known:
+            raise SettingsError(f"{path}: {_unknown(key, cls)}")
+        origins[key] = str(path)
+    return _merge(merged, values)
+
+
+def _find(path: Path) -> Path:
+    """The file itself, or the one of that name that comes with the package."""
+    packaged = Path(configs.__file__).parent / path
+    for candidate in (path, packaged):
+        if candidate.is_file():
+            return candidate
+    names = sorted(str(p.relative_to(packaged.parent)) for p in Path(configs.__file__).parent.rglob("*.yaml"))
+    raise SettingsError(f"no such settings file: {path}; the package brings {', '.join(names)}")
+
+
+def _split_config(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The values of `--config`, and everything else."""
+    files, rest = [], []
+    words = iter(argv)
+    for word in words:
+        if word == "--config":
+            value = next(words, None)
+            if value is None:
+                raise SettingsError("--config needs a file")
+            files.append(value)
+        elif word.startswith("--config="):
+            files.append(word.partition("=")[2])
+        else:
+            rest.append(word)
+    return files, rest
+
+
+def _parser(cls: type, prog: str, epilog: str) -> jsonargparse.ArgumentParser:
+    """A parser with one option per key of `cls`; its help is the docstrings'."""
+
+    class Parser(jsonargparse.ArgumentParser):
+        def format_help(self, formatter: Any = None) -> str:
+            text = re.sub(r"(--[\w.]+)_(?=[ =])", r"\1", super().format_help(formatter))
+            return re.sub(r"\n  --[\w.]+ CONFIG +Path to a configuration file\.", "", text)
+
+    parser = Parser(
+        prog=prog,
+        usage=f"{prog} [--config FILE] [--key value] [--group.key value] ... [--debug]",
+        description=(cls.__doc__ or "").split("\n\n")[0],
+        epilog=epilog,
+        exit_on_error=False,
+        formatter_class=jsonargparse.DefaultHelpFormatter,
+    )
+    parser.add_class_arguments(cls, None)
+    return parser
+
+
+def _build(
+    cls: type[Settings],
+    values: dict[str, Any],
+    words: list[str],
+    parser: jsonargparse.ArgumentParser,
+    origins: Origins,
+) -> Settings:
+    """Settings from the values of files and the words of a command line."""
+    try:
+        namespace = parser.parse_object(values, defaults=True) if values else None
+        parsed = parser.parse_args(words, namespace=namespace)
+    except jsonargparse.ArgumentError as error:
+        raise SettingsError(_explain(str(error), cls, origins)) from error
+    return _construct(cls, parsed.as_dict(), origins)
+
+
+def _construct(cls: type[Settings], values: Mapping[str, Any], origins: Origins, prefix: str = "") -> Settings:
+    """The dataclass from nested values; a range error is prefixed with the key's group and origin."""
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping):
+            value = _construct(typing.cast(type, hints[name]), value, origins, f"{prefix}{name}.")
+        arguments[name] = value
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        key = f"{prefix}{str(error).split(' ')[0]}"
+        origin = origins.get(key) or origins.get(f"{key}_", "defaults")
+        raise SettingsError(f"{origin}: {prefix}{error}") from error
+
+
+def _explain(message: str, cls: type, origins: Origins) -> str:
+    """jsonargparse's words as one line that names the key, its origin and the nearest valid one."""
+    unknown = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", message)
+    if unknown:
+        return f"command line: {_unknown(unknown[1], cls)}"
+    wrong = re.search(r'Parser key "([\w.]+)":\s*(.*)', message, re.DOTALL)
+    if wrong:
+        reason = re.sub(r"<class '(\w+)'>", r"\1", " ".join(wrong[2].split()))
+        reason = re.sub(r"Expected an? typing\.Literal\[(.*?)\]", r"expected one of \1", reason)
+        origin = next((o for k, o in origins.items() if k == wrong[1] or k.startswith(f"{wrong[1]}.")), "command line")
+        return f"{origin}: {_yaml_key(wrong[1])}: {reason}"
+    return " ".join(message.split())
+
+
+def _unknown(key: str, cls: type) -> str:
+    """The sentence about a key that does not exist."""
+    near = difflib.get_close_matches(key, keys(cls), n=1, cutoff=0.0)
+    return f"unknown key {_yaml_key(key)!r}; the nearest valid key is {near[0]!r}"
+
+
+def _fields(cls: type, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys in Python's spelling, with their types."""
+    found: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            found |= _fields(typing.cast(type, hint), f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = hint
+    return found
+
+
+def _groups(key: str) -> Iterator[str]:
+    parts = key.split(".")
+    yield from (".".join(parts[:n]) for n in range(1, len(parts)))
+
+
+def _yaml_key(key: str) -> str:
+    return ".".join(part.rstrip("_") for part in key.split("."))
+
+
+def _python_option(word: str, cls: type) -> str:
+    """`--batch.global` as `--batch.global_`, where the class spells it so."""
+    name, equals, value = word.partition("=")
+    return f"{name}_{equals}{value}" if f"{name[2:]}_" in _fields(cls) else word
+
+
+def _python_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Keys that are Python keywords with the underscore that the dataclasses give them."""
+    named = {f"{key}_" if key == "global" else str(key): value for key, value in values.items()}
+    return {key: _python_names(value) if isinstance(value, dict) else value for key, value in named.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as what YAML holds."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name.rstrip("_"): _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested update, in place."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
+    return into

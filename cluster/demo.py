@@ -1,0 +1,54 @@
+"""`pose demo`: the whole way on one machine, on embedded data."""
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from cluster.config import dump
+from cluster.settings import DemoSettings
+from poselib.errors import InputError
+from shards.build import build
+from shards.settings import BuildSettings
+from shards.studio.make import make_studio
+
+
+def demo(settings: DemoSettings) -> None:
+    """Studio, shards, training, score card, MLflow: each stage as a user would run it, each resumed when run again."""
+    console = Console()
+    began = time.monotonic()
+    raw, shards = settings.work / "raw", settings.work / "shards"
+    run = replace(
+        settings.train, data=replace(settings.train.data, h36m=shards / "h36m", mpii=shards / "mpii")
+    )
+
+    def say(text: str) -> None:
+        console.print(f"[{time.monotonic() - began:5.0f} s] {text}", highlight=False, soft_wrap=True, markup=False)
+
+    say(f"1/4 synthetic people, in the raw layouts of Human3.6M, MPII and VOC2012: {raw}")
+    make_studio(replace(settings.studio, out=raw))
+    say(f"2/4 person crops in WebDataset shards: {shards}")
+    for source in ("h36m", "mpii"):
+        build(BuildSettings(raw=raw / source, out=shards / source, stored_px=settings.stored_px, every=1, every_test=0))
+    say(f"3/4 training: {run.folder}")
+    settings.work.mkdir(parents=True, exist_ok=True)
+    config = settings.work / "train.yaml"
+    config.write_text(dump(run))
+    _pose("train", "--config", str(config))
+    say("4/4 held-out subjects")
+    _pose("eval", str(run.folder))
+    say(f"done: {_card(run.folder)}; next: pose ui --runs_dir {run.runs_dir}")
+
+
+def _pose(*words: str) -> None:
+    """Run a subcommand in a process of its own, as a user would."""
+    code = subprocess.run([sys.executable, "-m", "pose", *words], check=False).returncode
+    if code:
+        raise InputError(f"`pose {' '.join(words)}` ended with exit code {code}; what went before is kept")
+
+
+def _card(folder: Path) -> Path:
+    return folder / "score.html"

@@ -1,0 +1,1 @@
+"""DeepSpeed: the engine and its checkpoints. No other package imports it."""

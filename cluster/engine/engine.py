@@ -1,0 +1,134 @@
+"""DeepSpeed's engine behind the few calls that the training loop makes."""
+
+import logging
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+
+from cluster.settings import EngineSettings
+from cluster.world import World, cores_per_rank
+from poselib.errors import InputError
+
+
+def choose_device(setting: str, local_rank: int = 0) -> torch.device:
+    """The device that `setting` (`auto`, `cpu`, `cuda`) means for a process.
+
+    Raises:
+        InputError: CUDA is wanted and missing, or has fewer devices than processes.
+    """
+    if setting == "cpu" or (setting == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError("engine.device is cuda, but this machine shows no CUDA device; take cpu or auto")
+    if local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"process {local_rank} of this node has no GPU: {torch.cuda.device_count()} are visible; start one process"
+            " per GPU"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def join_world(world: World, settings: EngineSettings, device: torch.device) -> None:
+    """Connect this process with the others and fix its threads."""
+    torch.set_num_threads(settings.threads or cores_per_rank(world))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    _import_deepspeed(device).init_distributed(
+        "nccl" if device.type == "cuda" else "gloo",
+        auto_mpi_discovery=False,
+        timeout=timedelta(seconds=settings.timeout_s),
+        verbose=False,
+    )
+
+
+def leave_world() -> None:
+    """Part from the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class Engine:
+    """A model under DeepSpeed: gradients, accumulation, clipping, ZeRO and mixed precision are its own.
+
+    Args:
+        model: plain torch, on no particular device.
+        optimizer: torch's, over the model's parameters.
+        settings: precision and ZeRO stage.
+        world: this process' place.
+        micro: samples of a micro-batch.
+        accumulation: micro-batches per optimiser step and rank.
+        clip: largest norm of the gradient; 0 does not clip.
+        device: to compute on.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        settings: EngineSettings,
+        world: World,
+        micro: int,
+        accumulation: int,
+        clip: float,
+        device: torch.device,
+    ) -> None:
+        config: dict[str, Any] = {
+            "train_micro_batch_size_per_gpu": micro,
+            "gradient_accumulation_steps": accumulation,
+            "train_batch_size": micro * accumulation * world.size,
+            "gradient_clipping": clip,
+            "zero_optimization": {"stage": settings.zero_stage},
+            # The engine must not cast the model as a whole: BatchNorm stays float32.
+            "torch_autocast": {"enabled": settings.precision == "bf16", "dtype": "bfloat16"},
+            "zero_allow_untested_optimizer": True,
+            "steps_per_print": 2**31,
+        }
+        model.to(device)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.deepspeed, *_ = _import_deepspeed(device).initialize(
+            model=model, optimizer=optimizer, config=config, dist_init_required=False
+        )
+        self.model = model
+        self.optimizer = optimizer
+        self.accumulation = accumulation
+        self.device = device
+
+    def forward(self, inputs: Float[torch.Tensor, "b 3 h w"]) -> Float[torch.Tensor, "b j 3"]:
+        """Predicted u v z of normalised crops."""
+        return self.deepspeed(inputs)
+
+    def backward(self, loss: Float[torch.Tensor, ""]) -> None:
+        """Add one micro-batch's gradient; the mean over micro-batches and ranks is DeepSpeed's to take."""
+        self.deepspeed.backward(loss)
+        # A no-op until the last micro-batch of a step, when it updates the weights.
+        self.deepspeed.step()
+
+    def set_lr(self, lr: float) -> None:
+        """The rate of the coming update."""
+        for group in self.deepspeed.optimizer.param_groups:
+            group["lr"] = lr
+
+    def grad_norm(self) -> float | None:
+        """Norm of the last update's gradient before clipping, where DeepSpeed tells it."""
+        norm = self.deepspeed.get_global_grad_norm()
+        return None if norm is None else float(norm)
+
+
+def _import_deepspeed(device: torch.device) -> Any:
+    """DeepSpeed, silent, and without the extensions that it would compile on first use."""
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    for name in ("DeepSpeed", "deepspeed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import deepspeed
+    import deepspeed.utils.logging as ds_logging
+
+    ds_logging.logger.setLevel(logging.ERROR)
+    # The shared-memory collective of CPU builds is compiled on first use, for minutes, and a killed build leaves a lock
+    # on which every later run hangs. Gloo serves as well.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed

@@ -1,0 +1,82 @@
+"""The training loop."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from cluster.engine.engine import Engine
+from cluster.preemption import StopFlag
+from cluster.schedule import Schedule
+from poselib.errors import InputError
+from poselib.losses import masked_l1
+from shards.loader import Batch
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an optimiser step tells.
+
+    Attributes:
+        number: steps done, with this one.
+        loss: averaged over all its samples on all ranks.
+        lr: the rate it was done at.
+        last: whether the training ends here, at the schedule's end or by a signal.
+    """
+
+    number: int
+    loss: float
+    lr: float
+    last: bool
+
+
+def train_loop(
+    engine: Engine,
+    batches: Iterator[Batch],
+    schedule: Schedule,
+    stop: StopFlag,
+    start: int,
+    after_step: Callable[[Step], None],
+) -> bool:
+    """Train from step `start` to the schedule's end; True when it got there, False when a signal stopped it.
+
+    Args:
+        engine: forward, backward, update.
+        batches: this rank's micro-batches from `start` on.
+        schedule: rates and the last step.
+        stop: asked between steps; every rank leaves at the same boundary.
+        start: optimiser steps done before.
+        after_step: logs, validates, saves; all ranks call it at the same steps.
+
+    Raises:
+        InputError: the loss is no longer finite; names the step.
+    """
+    engine.model.train()
+    for number in range(start, schedule.steps):
+        lr = schedule.lr(number)
+        engine.set_lr(lr)
+        total = torch.zeros(2, device=engine.device)
+        for _ in range(engine.accumulation):
+            batch = next(batches)
+            loss = masked_l1(engine.forward(batch.inputs), batch.targets, batch.weights)
+            engine.backward(loss)
+            total[0] += loss.detach() / engine.accumulation
+        total[1] = float(stop.requested)
+        mean_loss, stops = _over_ranks(total)
+        if not mean_loss < float("inf"):
+            raise InputError(f"the loss of step {number + 1} is {mean_loss}; lower optimizer.lr or set optimizer.clip")
+        ended = number + 1 == schedule.steps
+        after_step(Step(number + 1, mean_loss, lr, last=bool(stops) or ended))
+        if stops:
+            return ended
+    return True
+
+
+def _over_ranks(total: torch.Tensor) -> tuple[float, float]:
+    """Mean over the ranks of the loss, and whether any of them wants to stop: one small exchange per step."""
+    if dist.is_initialized():
+        dist.all_reduce(total)
+        total /= dist.get_world_size()
+    loss, stops = total.tolist()
+    return loss, stops

@@ -1,0 +1,55 @@
+"""`runs/<name>/`: whose it is, and whether a run may go on in it."""
+
+from dataclasses import replace
+from typing import Final
+
+from cluster.config import dump, flatten, load
+from cluster.settings import Run
+from poselib.errors import InputError
+from shards.atomic import write_whole
+
+RUN_YAML: Final = "run.yaml"
+
+_MAY_CHANGE: Final = ("engine.", "loader.", "tracking.", "checkpoint.", "log_every", "runs_dir", "name")
+"""Settings that do not change what is computed: another value may resume a run."""
+
+
+def claim(run: Run, global_batch: int) -> Run:
+    """Make the run's folder, or check that what stands there is the same run; returns the settings to use.
+
+    Args:
+        run: as the user gave it.
+        global_batch: samples of a step if this is the first start; the folder's own value wins.
+
+    Raises:
+        InputError: the folder holds a run with other settings, or cannot be written.
+    """
+    path = run.folder / RUN_YAML
+    if path.is_file():
+        earlier = load(Run, path)
+        if not run.batch.global_:
+            run = replace(run, batch=earlier.batch)
+        _check_same(run, earlier)
+    elif not run.batch.global_:
+        run = replace(run, batch=replace(run.batch, global_=global_batch))
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, dump(run).encode())
+    except OSError as error:
+        raise InputError(f"{run.folder} cannot be written ({error.strerror}); set runs_dir to a folder that can") from error
+    return run
+
+
+def _check_same(run: Run, earlier: Run) -> None:
+    """Refuse to mix two different runs in one folder."""
+    before, now = flatten(earlier), flatten(run)
+    changed = [
+        f"{key} {before.get(key)} -> {value}"
+        for key, value in now.items()
+        if not key.startswith(_MAY_CHANGE) and before.get(key) != value
+    ]
+    if changed:
+        raise InputError(
+            f"{run.folder} holds a run with other settings ({'; '.join(changed[:4])}); give this one another name, or"
+            " remove the folder"
+        )

@@ -1,0 +1,273 @@
+"""Everything a run is made of: one YAML, checked whole before anything starts. No torch here.
+
+Field names are the keys of the YAML and of the command line (`--optimizer.lr 2e-4`). A trailing underscore, which
+Python needs in `global_`, is dropped there: `batch.global`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from cluster.tracking.settings import TrackingSettings
+from poselib.settings import ModelSettings
+from shards.settings import AugmentSettings, CropSettings, LoaderSettings, StudioSettings
+
+Split = Literal["eth", "trainval", "protocol1", "protocol2"]
+SPLITS: dict[str, dict[str, tuple[str, ...]]] = {
+    "eth": {"train": ("S1", "S5", "S6", "S7"), "val": ("S8",), "test": ("S9", "S11")},
+    "trainval": {"train": ("S1", "S5", "S6", "S7", "S8"), "val": (), "test": ("S9", "S11")},
+    "protocol1": {"train": ("S1", "S5", "S6", "S7", "S8", "S9"), "val": (), "test": ("S11",)},
+    "protocol2": {"train": ("S1", "S5", "S6", "S7", "S8"), "val": (), "test": ("S9", "S11")},
+}
+"""Human3.6M's subjects by split and part. Where `val` is empty nothing is left to select on: the last epoch counts."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What a run learns from and is scored on.
+
+    Attributes:
+        h36m: shard set of Human3.6M.
+        mpii: shard set of MPII; none trains on Human3.6M alone.
+        split: which subjects train, validate and test.
+        mpii_ratio: MPII samples per Human3.6M sample in an epoch of Human3.6M; 0 concatenates the two sets.
+        every_train: train on each n-th frame.
+        every_val: validate on each n-th frame.
+        every_test: test on each n-th frame.
+    """
+
+    h36m: Path
+    mpii: Path | None = None
+    split: Split = "eth"
+    mpii_ratio: float = 0.0
+    every_train: int = 5
+    every_val: int = 64
+    every_test: int = 64
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        if self.mpii_ratio < 0:
+            raise ValueError(f"mpii_ratio must be at least 0, not {self.mpii_ratio}")
+        for name in ("every_train", "every_val", "every_test"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """Samples per step.
+
+    Attributes:
+        micro: samples of one forward pass; BatchNorm sees exactly these. Fixed for a run's life.
+        global_: samples of one optimiser step over all ranks, a multiple of micro x ranks; 0 takes micro x ranks at the
+            first start and keeps it. Gradients are accumulated where the ranks are too few.
+    """
+
+    micro: int = 24
+    global_: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        if self.micro < 1:
+            raise ValueError(f"micro must be at least 1, not {self.micro}")
+        if self.global_ < 0 or self.global_ % self.micro:
+            raise ValueError(f"global must be 0 or a multiple of micro = {self.micro}, not {self.global_}")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Adam and its schedule.
+
+    Attributes:
+        lr: learning rate at the reference batch.
+        betas: Adam's decay rates.
+        milestones: epochs after which the rate is multiplied by `gamma`.
+        gamma: see `milestones`.
+        warmup_steps: steps over which the rate rises linearly from 0.
+        lr_scale: scale the rate with global batch / `reference_batch`: not, by the root, or linearly.
+        reference_batch: the batch that `lr` was chosen for.
+        clip: largest norm of the gradient; 0 does not clip.
+    """
+
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    milestones: tuple[float, ...] = (40, 60)
+    gamma: float = 0.1
+    warmup_steps: int = 0
+    lr_scale: Literal["none", "sqrt", "linear"] = "none"
+    reference_batch: int = 24
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        if self.lr <= 0:
+            raise ValueError(f"lr must be above 0, not {self.lr}")
+        if list(self.milestones) != sorted(self.milestones) or any(m <= 0 for m in self.milestones):
+            raise ValueError(f"milestones must be rising epochs above 0, not {list(self.milestones)}")
+        for name in ("warmup_steps", "clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        if self.reference_batch < 1:
+            raise ValueError(f"reference_batch must be at least 1, not {self.reference_batch}")
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How DeepSpeed runs the model.
+
+    Attributes:
+        ranks: processes to start on this machine where no launcher did; 0 takes one per GPU, or one without GPUs.
+        device: where to train; `auto` takes CUDA where it is.
+        precision: `bf16` is autocast; parameters, BatchNorm, softmax and expectation stay float32.
+        zero_stage: what DeepSpeed shards over the ranks: nothing (0), optimiser state (1), gradients too (2).
+        threads: CPU threads of torch per rank; 0 shares the machine's cores out.
+        timeout_s: after this long without an answer from another rank, a collective gives up.
+    """
+
+    ranks: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    zero_stage: Literal[0, 1, 2] = 0
+    threads: int = 0
+    timeout_s: int = 600
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        for name in ("ranks", "threads"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        if self.timeout_s < 1:
+            raise ValueError(f"timeout_s must be at least 1, not {self.timeout_s}")
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """What is kept to resume from.
+
+    Attributes:
+        every_steps: save after each n-th step, besides every validation and the end; 0 saves there alone.
+        keep: how many of the newest are kept; the best one stays besides.
+    """
+
+    every_steps: int = 0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        if self.every_steps < 0:
+            raise ValueError(f"every_steps must be at least 0, not {self.every_steps}")
+        if self.keep < 1:
+            raise ValueError(f"keep must be at least 1, not {self.keep}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: `pose train` makes `runs_dir/name` from it.
+
+    Attributes:
+        name: of the run and its folder.
+        runs_dir: where runs live.
+        seed: of weights, order and augmentation.
+        epochs: how long to train; `epoch` is one pass over Human3.6M, or over both sets when concatenated.
+        validate_every: validate after each n-th epoch.
+        log_every: steps between two entries of the training curves.
+        data: shard sets and split.
+        crop: crops and targets.
+        augment: augmentation of Human3.6M samples.
+        augment_mpii: augmentation of MPII samples.
+        loader: reading and decoding.
+        model: network and volume.
+        batch: samples per step.
+        optimizer: Adam and its schedule.
+        engine: ranks, device, precision.
+        checkpoint: what is kept.
+        tracking: MLflow.
+    """
+
+    name: str
+    data: DataSettings
+    runs_dir: Path = Path("runs")
+    seed: int = 0
+    epochs: int = 70
+    validate_every: int = 1
+    log_every: int = 10
+    crop: CropSettings = field(default_factory=CropSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    augment_mpii: AugmentSettings = field(default_factory=lambda: AugmentSettings(flip=0.0, color=0.0))
+    loader: LoaderSettings = field(default_factory=LoaderSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    batch: BatchSettings = field(default_factory=BatchSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        if not self.name or self.name in {".", ".."} or "/" in self.name:
+            raise ValueError(f"name must be the plain name of a folder, not {self.name!r}")
+        for name in ("epochs", "validate_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    @property
+    def folder(self) -> Path:
+        """Where everything that the run leaves behind stands."""
+        return self.runs_dir / self.name
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Score a run on held-out subjects.
+
+    Attributes:
+        run: folder of the run.
+        part: which part of the run's split.
+        h36m: another shard set than the run's.
+        weights: `best` on validation, where there was one, or `last`.
+        flip_test: average with the mirrored crop's prediction.
+        batch: samples per forward pass.
+        device: where to compute.
+        threads: CPU threads; 0 takes every core.
+    """
+
+    run: Path
+    part: Literal["val", "test"] = "test"
+    h36m: Path | None = None
+    weights: Literal["best", "last"] = "best"
+    flip_test: bool = False
+    batch: int = 64
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """The whole way on this machine, on embedded data: studio, shards, training, score card, MLflow.
+
+    Attributes:
+        work: folder for everything it makes.
+        stored_px: side of the stored crops.
+        studio: the embedded data; its `out` is `work/raw`.
+        train: the run; its shard sets are those in `work/shards`.
+    """
+
+    train: Run
+    studio: StudioSettings
+    work: Path = Path("data/demo")
+    stored_px: int = 80
+
+
+@dataclass(frozen=True)
+class UiSettings:
+    """MLflow's pages on the local store.
+
+    Attributes:
+        runs_dir: where runs live.
+        port: to listen on.
+        host: interface to listen on; this machine alone by default.
+    """
+
+    runs_dir: Path = Path("runs")
+    port: int = 5000
+    host: str = "127.0.0.1"

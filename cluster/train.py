@@ -1,0 +1,223 @@
+"""The composition root of a training: builds everything, runs the loop."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from cluster.config import flatten
+from cluster.data import RunData, mean_pose_mm, open_data
+from cluster.engine.batchnorm import combine_statistics
+from cluster.engine.checkpoint import Checkpoints
+from cluster.engine.engine import Engine, choose_device, join_world, leave_world
+from cluster.evaluate import Predictions, evaluation_batches, predict
+from cluster.loop import Step, train_loop
+from cluster.preemption import StopFlag
+from cluster.preflight import global_batch
+from cluster.progress import TrainingProgress
+from cluster.run_folder import RUN_YAML, claim
+from cluster.schedule import Schedule
+from cluster.settings import Run
+from cluster.tracking.handle import start_delivery
+from cluster.tracking.journal import Journal, NullJournal
+from cluster.tracking.provenance import provenance_tags
+from cluster.weights import BEST, LAST, SavedModel, save_model
+from cluster.world import World, cores_per_rank
+from poselib.errors import InputError
+from poselib.metrics import mpjpe_mm
+from poselib.model.network import PoseNetwork
+from shards.loader import Batch, load_batches
+from shards.order import share
+
+Answer = TypeVar("Answer")
+
+
+def train_rank(run: Run, world: World) -> None:
+    """Be one rank of a training: everything from the folder to the last line."""
+    device = choose_device(run.engine.device, world.local_rank)
+    join_world(world, run.engine, device)
+    try:
+        run = _claim_together(run, world)
+        with StopFlag() as stop:
+            Training(run, world, device).run_to_end(stop)
+    finally:
+        leave_world()
+
+
+class Training:
+    """One rank's parts of a run, wired together.
+
+    Args:
+        run: with the global batch fixed.
+        world: this process' place.
+        device: to compute on.
+    """
+
+    def __init__(self, run: Run, world: World, device: torch.device) -> None:
+        self.run, self.world, self.device = run, world, device
+        self.data: RunData = open_data(run)
+        per_step = run.batch.global_ // run.batch.micro
+        accumulation = len(share(0, per_step, world.rank, world.size))
+        self.schedule = Schedule(
+            run.optimizer, self.data.order.epoch_size, run.batch.global_, run.epochs, run.validate_every
+        )
+        torch.manual_seed(run.seed)
+        network = PoseNetwork(run.model)
+        optimizer = torch.optim.Adam(network.parameters(), lr=run.optimizer.lr, betas=run.optimizer.betas)
+        self.engine = Engine(
+            network, optimizer, run.engine, world, run.batch.micro, accumulation, run.optimizer.clip, device
+        )
+        self.network = network
+        self.checkpoints = Checkpoints(run.folder / "checkpoints", world.rank, run.checkpoint.keep)
+        self.journal = Journal(run.folder) if world.is_main else NullJournal()
+        self.start, self.best_mm, self.best_step = self._resume()
+        self.progress = TrainingProgress(self.schedule.steps, self.start, run.batch.global_, world.is_main)
+        self.mean_pose = mean_pose_mm(self.data.train[0]) if world.is_main else np.zeros((17, 3))
+
+    def run_to_end(self, stop: StopFlag) -> None:
+        """Train, say how it ended, and bring everything to MLflow."""
+        self._announce()
+        tracking = self.run.tracking if self.world.is_main else replace(self.run.tracking, enabled=False)
+        delivery = start_delivery(self.run.folder, tracking)
+        status = "failed"
+        try:
+            with self.progress:
+                finished = train_loop(
+                    self.engine, self._batches(), self.schedule, stop, self.start, self._after_step
+                )
+            status = "finished" if finished else "stopped"
+        finally:
+            self.journal.status(status)  # type: ignore[arg-type]
+            self.journal.close()
+            late = delivery.finish()
+        if late:
+            self.progress.say(late)
+        self._last_line(finished, stop.reason)
+
+    def _batches(self) -> Iterator[Batch]:
+        """This rank's micro-batches from where the run stands."""
+        order, per_step = self.data.order, self.run.batch.global_ // self.run.batch.micro
+        draws = (
+            order.micro_batch(index)
+            for step in range(self.start, self.schedule.steps)
+            for index in share(step, per_step, self.world.rank, self.world.size)
+        )
+        run = self.run
+        threads = cores_per_rank(self.world)
+        return load_batches(
+            self.data.train, draws, run.batch.micro, run.model, run.crop, run.loader, self.device, run.seed, threads
+        )
+
+    def _after_step(self, step: Step) -> None:
+        """Log, validate and save what is due after a step; the same on every rank."""
+        run, number = self.run, step.number
+        self.progress.advance(number, step.loss)
+        if number % run.log_every == 0 or number == self.schedule.steps:
+            values = {"train/loss": step.loss, "train/lr": step.lr, "train/epoch": self.schedule.epoch(number)}
+            norm = self.engine.grad_norm()
+            values |= {"train/grad_norm": norm} if norm is not None else {}
+            values["train/images_per_s"] = self.progress.images_per_s(number)
+            self.journal.metrics(number, values)
+        validates = self.schedule.validates_after(number)
+        saves = run.checkpoint.every_steps and number % run.checkpoint.every_steps == 0
+        if not (validates or saves or step.last):
+            return
+        began = time.monotonic()
+        combine_statistics(self.network, self.world.size)
+        if validates and self.data.val is not None:
+            self._validate(number)
+        self._save(number)
+        self.progress.pause(time.monotonic() - began)
+
+    def _validate(self, step: int) -> None:
+        """Score the validation subjects over all ranks; note the best."""
+        source, world, run = self.data.val, self.world, self.run
+        assert source is not None
+        batches = evaluation_batches(
+            run, source, run.batch.micro, self.device, cores_per_rank(world), world.rank, world.size
+        )
+        mine = predict(self.network, batches, source, run, self.device)
+        parts: list[Predictions] = [mine] * world.size
+        if world.size > 1:
+            dist.all_gather_object(parts, mine)
+        score = mpjpe_mm(
+            np.concatenate([part.predicted_mm for part in parts]), np.concatenate([part.true_mm for part in parts])
+        )
+        self.journal.metrics(step, {"val/mpjpe_mm": score})
+        self.progress.say(f"epoch {self.schedule.epoch(step):.1f}, step {step}: validation MPJPE {score:.1f} mm")
+        if score < self.best_mm:
+            self.best_mm, self.best_step = score, step
+            self._write(BEST, step, score)
+
+    def _save(self, step: int) -> None:
+        """The checkpoint to resume from, and the weights alone."""
+        extra = {"best_mm": self.best_mm, "best_step": self.best_step, "global_batch": self.run.batch.global_}
+        self.checkpoints.save(self.engine, step, extra)
+        self._write(LAST, step, math.nan)
+        if self.data.val is None:
+            self._write(BEST, step, math.nan)
+
+    def _write(self, name: str, step: int, score_mm: float) -> None:
+        if self.world.is_main:
+            save_model(self.run.folder / name, SavedModel(self.network, step, score_mm, self.mean_pose))
+
+    def _resume(self) -> tuple[int, float, int]:
+        """Restore the newest whole checkpoint: steps done, best validation score and its step."""
+        path = _from_main(self.checkpoints.newest, self.world)
+        if path is None:
+            return 0, math.inf, 0
+        step, extra = self.checkpoints.load(self.engine, path)
+        self.journal.rewind(step)
+        return step, extra["best_mm"], extra["best_step"]
+
+    def _announce(self) -> None:
+        """The first line, and the run's settings for the tracker."""
+        run, world = self.run, self.world
+        self.journal.params(flatten(run))
+        self.journal.tags(provenance_tags(run.folder, f"Trained on split {run.data.split}."))
+        self.journal.tags({"posecluster.checkpoints": str(self.checkpoints.folder.resolve())})
+        self.journal.artifact(RUN_YAML)
+        self.journal.status("running")
+        sizes = " + ".join(f"{len(s.rows)} {s.shards.manifest.source}" for s in self.data.train)
+        where = f"resuming after step {self.start} of" if self.start else "training for"
+        self.progress.say(
+            f"{run.folder}: {where} {self.schedule.steps} steps of {run.batch.global_} on {sizes} samples,"
+            f" {world.size} rank{'s' if world.size > 1 else ''} on {self.device.type}"
+        )
+
+    def _last_line(self, finished: bool, reason: str) -> None:
+        folder = self.run.folder
+        if not finished:
+            self.progress.say(f"stopped by {reason or 'another rank'}; run the same command again to go on")
+        elif self.best_step:
+            self.progress.say(
+                f"trained: {folder}, best validation MPJPE {self.best_mm:.1f} mm at step {self.best_step};"
+                f" next: pose eval {folder}"
+            )
+        else:
+            self.progress.say(f"trained: {folder}; next: pose eval {folder}")
+
+
+def _claim_together(run: Run, world: World) -> Run:
+    """Rank 0 claims the folder for all."""
+    return _from_main(lambda: claim(run, global_batch(run, world.size)), world)
+
+
+def _from_main(act: Callable[[], Answer], world: World) -> Answer:
+    """What `act` gives on rank 0, on every rank; its InputError too."""
+    answer: list[Any] = [None]
+    if world.is_main:
+        try:
+            answer = [act()]
+        except InputError as error:
+            answer = [error]
+    if world.size > 1:
+        dist.broadcast_object_list(answer)
+    if isinstance(answer[0], InputError):
+        raise answer[0]
+    return answer[0]

@@ -1,0 +1,120 @@
+"""Who am I among how many: from torchrun, Slurm, submitit or nothing. Nobody else reads such variables."""
+
+import os
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from poselib.errors import InputError
+
+_PORT_BASE: Final = 20000
+_PORT_SPAN: Final = 10000
+
+
+@dataclass(frozen=True)
+class World:
+    """A process' place among the processes of a run.
+
+    Attributes:
+        rank: this process, 0 to size - 1.
+        size: all processes.
+        local_rank: this process on its node.
+        local_size: processes on its node.
+        address: host of rank 0.
+        port: of rank 0's rendezvous.
+        launcher: who started the processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    address: str = "127.0.0.1"
+    port: int = 0
+    launcher: str = "none"
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes and prints for all."""
+        return self.rank == 0
+
+    def variables(self) -> dict[str, str]:
+        """The variables by which torch.distributed and DeepSpeed find each other."""
+        return {
+            "RANK": str(self.rank),
+            "LOCAL_RANK": str(self.local_rank),
+            "WORLD_SIZE": str(self.size),
+            "LOCAL_WORLD_SIZE": str(self.local_size),
+            "MASTER_ADDR": self.address,
+            "MASTER_PORT": str(self.port),
+        }
+
+
+def current_world(environ: Mapping[str, str] = os.environ) -> World | None:
+    """The world that a launcher has laid out, or None where nobody has.
+
+    submitit's Slurm jobs are Slurm tasks, and its local ones carry torchrun's variables.
+
+    Raises:
+        InputError: a launcher's variables are incomplete or no numbers.
+    """
+    try:
+        if "RANK" in environ and "WORLD_SIZE" in environ:
+            return _from_torchrun(environ)
+        if "SLURM_PROCID" in environ and "SLURM_STEP_ID" in environ and environ.get("SLURM_NTASKS"):
+            return _from_slurm(environ)
+    except (KeyError, ValueError) as error:
+        raise InputError(f"the launcher's variables are incomplete: {error}") from error
+    return None
+
+
+def free_port() -> int:
+    """A TCP port that is free on this machine right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def cores_per_rank(world: World) -> int:
+    """CPU cores for each process of this node."""
+    return max(1, len(os.sched_getaffinity(0)) // world.local_size)
+
+
+def _from_torchrun(environ: Mapping[str, str]) -> World:
+    size = int(environ["WORLD_SIZE"])
+    return World(
+        rank=int(environ["RANK"]),
+        size=size,
+        local_rank=int(environ.get("LOCAL_RANK", "0")),
+        local_size=int(environ.get("LOCAL_WORLD_SIZE", str(size))),
+        address=environ["MASTER_ADDR"],
+        port=int(environ["MASTER_PORT"]),
+        launcher="torchrun",
+    )
+
+
+def _from_slurm(environ: Mapping[str, str]) -> World:
+    size = int(environ["SLURM_NTASKS"])
+    job = int(environ["SLURM_JOB_ID"])
+    return World(
+        rank=int(environ["SLURM_PROCID"]),
+        size=size,
+        local_rank=int(environ["SLURM_LOCALID"]),
+        # "2(x3),1" tasks per node: the first number is right on even allocations, and it only shares out cores.
+        local_size=int(environ.get("SLURM_STEP_TASKS_PER_NODE", "1").split("(")[0].split(",")[0]),
+        address=environ.get("MASTER_ADDR") or _first_host(environ["SLURM_STEP_NODELIST"]),
+        port=int(environ.get("MASTER_PORT") or _PORT_BASE + job % _PORT_SPAN),
+        launcher="slurm",
+    )
+
+
+def _first_host(nodes: str) -> str:
+    """The first host of a Slurm node list such as `gpu[03-06]`."""
+    command = ["scontrol", "show", "hostnames", nodes]
+    try:
+        hosts = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise InputError(f"cannot expand the node list {nodes!r} with scontrol; set MASTER_ADDR") from error
+    return hosts[0]

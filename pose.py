@@ -1,0 +1,188 @@
+"""The front door: `pose COMMAND ...`. A table of subcommands, each importing its floor only when it runs."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: `settings` and `function` are `module:name`; `function(settings)` does the work.
+
+    Attributes:
+        settings: the dataclass that the command line is parsed into.
+        function: takes those settings.
+        help: one line.
+        examples: printed below `--help`.
+        positional: keys that may be given without their name, in this order.
+        defaults: YAML files read before all others.
+    """
+
+    settings: str
+    function: str
+    help: str
+    examples: tuple[str, ...] = ()
+    positional: tuple[str, ...] = ()
+    defaults: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "demo": Command(
+        "cluster.settings:DemoSettings",
+        "cluster.demo:demo",
+        "the whole way on this machine in minutes: data, shards, training, score card, MLflow",
+        ("pose demo", "pose demo --train.epochs 2 --train.name short"),
+        defaults=("demo.yaml",),
+    ),
+    "studio": Command(
+        "shards.settings:StudioSettings",
+        "shards.commands:make_studio",
+        "write the embedded synthetic data in the raw layouts of Human3.6M, MPII and VOC2012",
+        ("pose studio data/raw", "pose studio data/raw --frames 8 --subjects [S1,S9]"),
+        ("out",),
+    ),
+    "shards build": Command(
+        "shards.settings:BuildSettings",
+        "shards.commands:build_shards",
+        "raw data to a shard set; run it again to resume",
+        (
+            "pose shards build /data/human3.6m shards/h36m",
+            "pose shards build /data/mpii shards/mpii --cover_height 1.34",
+        ),
+        ("raw", "out"),
+    ),
+    "shards verify": Command(
+        "shards.settings:VerifySettings",
+        "shards.commands:verify_shards",
+        "re-read a shard set and name every damaged sample",
+        ("pose shards verify shards/h36m",),
+        ("folder",),
+    ),
+    "train": Command(
+        "cluster.settings:Run",
+        "cluster.launch:train",
+        "train a model; run it again to resume",
+        (
+            "pose train --config demo/train.yaml",
+            "pose train --config report/baseline.yaml --data.h36m shards/h36m --optimizer.lr 2e-4",
+        ),
+    ),
+    "eval": Command(
+        "cluster.settings:EvaluateSettings",
+        "cluster.evaluate:evaluate_run",
+        "score a run on held-out subjects",
+        ("pose eval runs/demo", "pose eval runs/demo --part val --flip_test true"),
+        ("run",),
+    ),
+    "ui": Command(
+        "cluster.settings:UiSettings",
+        "cluster.tracking.ui:serve",
+        "browse runs in MLflow",
+        ("pose ui", "pose ui --runs_dir /shared/runs --port 5001"),
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns the exit code: 0 done, 1 a problem outside the program, 2 wrong words or settings."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words or os.environ.get("POSE_DEBUG") == "1"
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in {"-h", "--help"}:
+        print(overview())
+        return 0
+    name, rest = _find(words)
+    if not name:
+        return _wrong_command(words)
+    return _run(name, rest, debug)
+
+
+def overview() -> str:
+    """The text of `pose --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: pose COMMAND [--config FILE] [--key value] ... [--debug]",
+            "",
+            "3D human pose from one picture, trained on a cluster.",
+            "",
+            *lines,
+            "",
+            "`pose COMMAND --help` lists every key with examples; `--debug` shows tracebacks.",
+            "The first steps: pose demo",
+        ]
+    )
+
+
+def _find(words: list[str]) -> tuple[str, list[str]]:
+    """The command's name, of one or two words, and the words behind it."""
+    for count in (2, 1):
+        name = " ".join(words[:count])
+        if name in COMMANDS:
+            return name, words[count:]
+    return "", words
+
+
+def _wrong_command(words: list[str]) -> int:
+    """Say what would have been right."""
+    import difflib
+
+    within = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    if within:
+        print("\n".join(f"pose {name}  {COMMANDS[name].help}" for name in within), file=sys.stderr)
+        return 0 if words[1:2] in (["-h"], ["--help"]) else 2
+    near = difflib.get_close_matches(" ".join(words[:2]), COMMANDS, n=1, cutoff=0.0)[0]
+    print(f"pose: no command {words[0]!r}; the nearest is `pose {near}`, see `pose --help`", file=sys.stderr)
+    return 2
+
+
+def _run(name: str, words: list[str], debug: bool) -> int:
+    """Parse, run, and turn problems into one line and an exit code."""
+    from cluster.config import SettingsError, parse
+    from poselib.errors import InputError
+
+    command = COMMANDS[name]
+    try:
+        examples = "examples:\n" + "\n".join(f"  {line}" for line in command.examples)
+        words = _name_positionals(command, words)
+        words = [word for file in command.defaults for word in ("--config", file)] + words
+        settings = parse(_load(command.settings), words, f"pose {name}", examples)
+        _load(command.function)(settings)
+    except InputError as error:
+        if debug:
+            raise
+        print(f"pose {name}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, SettingsError) else 1
+    except KeyboardInterrupt:
+        print(f"pose {name}: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if debug or error.errno is None:
+            raise
+        print(f"pose {name}: {error.strerror}: {error.filename or 'see --debug'}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _name_positionals(command: Command, words: list[str]) -> list[str]:
+    """Leading words without dashes, as options of the command's positional keys."""
+    named = []
+    for key in command.positional:
+        if words and not words[0].startswith("-"):
+            named.append(f"--{key}={words[0]}")
+            words = words[1:]
+    return named + words
+
+
+def _load(place: str) -> Any:
+    """The object at `module:name`."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""The plan of a micro-batch: where each crop looks, what its colours and targets become. Pure NumPy, no pictures.
+
+Every draw comes from a counter-based generator keyed by (seed, source, pass, sample), and each kind of augmentation has
+its own places among a sample's draws. So a sample's augmentation does not depend on its batch, its rank, a restart, or
+on which other augmentations are switched on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from poselib.camera import apply_affine, compose_affine, crop_from_box, fit_aspect, invert_affine
+from poselib.errors import InputError
+from poselib.settings import ModelSettings
+from poselib.skeleton import mirror_permutation
+from poselib.volume import encode
+from shards.order import Draws
+from shards.sample import unpack
+from shards.settings import AugmentSettings, CropSettings
+
+NO_AUGMENTATION = AugmentSettings(flip=0.0, color=0.0)
+_DRAWS = 4  # uniform numbers per sample: flip, three colour gains
+_MIRROR = mirror_permutation()
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What becomes of `b` stored samples.
+
+    Attributes:
+        stored_from_crop: float32 `b 2 3`, takes crop pixels to pixels of the stored picture; mirroring is in it.
+        gains: float32 `b 3`, factor of each colour channel.
+        targets: float32 `b 17 3`, u v z of the volume, left and right swapped where mirrored.
+        weights: float32 `b 17 3`, 0 where a coordinate is not supervised.
+        vectors: float32 `b n`, the samples' numbers, see `shards.sample.NUMERIC`.
+    """
+
+    stored_from_crop: np.ndarray
+    gains: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+    vectors: np.ndarray
+
+
+def plan(
+    vectors: np.ndarray,
+    draws: Draws,
+    augment: Sequence[AugmentSettings],
+    crop: CropSettings,
+    model: ModelSettings,
+    seed: int,
+) -> Plan:
+    """The plan for stored samples.
+
+    Args:
+        vectors: float32 `b n`, the samples' numbers.
+        draws: where the samples stand in the order; keys their random numbers.
+        augment: settings of each source.
+        crop: how crops are cut.
+        model: the crop's size and the volume.
+        seed: of the run.
+    """
+    arrays = unpack(vectors)
+    uniform = _uniform(draws, seed)
+    flip = np.array([augment[s].flip for s in draws.source])
+    color = np.array([augment[s].color for s in draws.source])
+    mirrored = uniform[:, 0] < flip
+    gains = 1 + color[:, None] * (2 * uniform[:, 1:4] - 1)
+
+    crop_from_stored = crop_matrices(arrays["box"].astype(np.float64), crop, model)
+    crop_from_stored[mirrored] = compose_affine(mirror_matrix(model.crop_width), crop_from_stored[mirrored])
+    order = np.where(mirrored[:, None], _MIRROR, np.arange(len(_MIRROR)))
+    joints = {name: np.take_along_axis(arrays[name], order[..., None], 1) for name in ("joints_px", "joints_mm")}
+    known = {name: np.take_along_axis(arrays[name], order, 1) for name in ("supervised_px", "supervised_mm")}
+    targets, weights = encode(
+        apply_affine(crop_from_stored, joints["joints_px"]),
+        joints["joints_mm"],
+        known["supervised_px"],
+        known["supervised_mm"],
+        model,
+        mask_outside=crop.mask_outside,
+    )
+    return Plan(
+        stored_from_crop=invert_affine(crop_from_stored).astype(np.float32),
+        gains=gains.astype(np.float32),
+        targets=targets.astype(np.float32),
+        weights=weights.astype(np.float32),
+        vectors=vectors,
+    )
+
+
+def crop_matrices(box: np.ndarray, crop: CropSettings, model: ModelSettings) -> np.ndarray:
+    """Affine maps `b 2 3` from the stored picture to the crop, for nominal boxes `b 4` (x y w h, px)."""
+    if crop.aspect == "keep":
+        box = fit_aspect(box, model.aspect)
+    return crop_from_box(box, model.crop_width, model.crop_height)
+
+
+def mirror_matrix(width: int) -> np.ndarray:
+    """The affine map `2 3` that mirrors a picture `width` px wide."""
+    return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0]])
+
+
+def check_cover(cover: tuple[float, float], crop: CropSettings, model: ModelSettings, folder: str) -> None:
+    """Refuse crops that look beyond the stored pictures.
+
+    Args:
+        cover: width and height of the stored pictures in nominal boxes, which are square.
+        crop: how crops are cut; `allow_border` accepts everything.
+        model: the crop's size.
+        folder: of the shard set, for the message.
+
+    Raises:
+        InputError: with the cover that the shards would need.
+    """
+    if crop.allow_border or crop.aspect == "stretch":
+        return
+    needed = (max(1.0, model.aspect), max(1.0, 1 / model.aspect))
+    if any(have < need - 1e-6 for have, need in zip(cover, needed, strict=True)):
+        raise InputError(
+            f"{folder}: crops of {model.crop_width}x{model.crop_height} look beyond the stored pictures, which cover"
+            f" {cover[0]:g} x {cover[1]:g} boxes; build the shards with --cover_width {needed[0]:.4g}"
+            f" --cover_height {needed[1]:.4g}, or set crop.allow_border"
+        )
+
+
+def _uniform(draws: Draws, seed: int) -> np.ndarray:
+    """Uniform numbers in [0, 1) `b _DRAWS`, keyed by (seed, source, pass, sample)."""
+    rows = np.empty((len(draws.sample), _DRAWS))
+    for row, place in enumerate(zip(draws.sample, draws.turn, draws.source, strict=True)):
+        bits = np.random.Philox(key=seed, counter=[0, *map(int, place)])
+        rows[row] = np.random.Generator(bits).random(_DRAWS)
+    return rows

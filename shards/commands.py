@@ -1,0 +1,41 @@
+"""`pose studio`, `pose shards build` and `pose shards verify`: the work, and the last line that says what was made."""
+
+from rich.console import Console
+
+from shards.build import build
+from shards.manifest import verify
+from shards.settings import BuildSettings, StudioSettings, VerifySettings
+from shards.studio import make
+
+
+def make_studio(settings: StudioSettings) -> None:
+    """Write the embedded data."""
+    make.make_studio(settings)
+    Console().print(
+        f"synthetic raw data: {settings.out}/h36m, mpii, voc; next: pose shards build {settings.out}/h36m shards/h36m",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def build_shards(settings: BuildSettings) -> None:
+    """Build or finish a shard set."""
+    manifest = build(settings).manifest
+    size = sum(shard.bytes for shard in manifest.shards) / 1e6
+    Console().print(
+        f"{settings.out}: {manifest.samples} samples of {manifest.source} in {len(manifest.shards)} shards,"
+        f" {size:.1f} MB, {len(manifest.skipped)} skipped; next: pose train --data.{manifest.source} {settings.out}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def verify_shards(settings: VerifySettings) -> None:
+    """Read every byte of a shard set and compare it with its manifest."""
+    manifest = verify(settings.folder)
+    Console().print(
+        f"{settings.folder}: {manifest.samples} samples in {len(manifest.shards)} shards are whole,"
+        f" set {manifest.set_hash[:12]}",
+        soft_wrap=True,
+        highlight=False,
+    )

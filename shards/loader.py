@@ -1,0 +1,166 @@
+"""Shards to batches on the training device.
+
+The way of a micro-batch:
+
+    order    which samples: `Draws`, from the place in the run alone                 (shards.order)
+    read     their JPEG bytes and numbers: one read each                            (shards.manifest)
+    plan     crop matrices, colour gains, targets, weights                           (shards.augment)
+    DALI     decode and warp: uint8 `b h w 3`                                        (shards.pipeline)
+    Batch    pictures and targets on the device; gain and normalisation there        (here)
+
+Reading and planning happen in the caller's thread, `prefetch` batches before DALI's result is asked for; decoding and
+warping in DALI's threads. A loader has no position of its own: whoever resumes hands in the draws that are left.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from poselib.settings import ModelSettings
+from shards.augment import Plan, plan
+from shards.manifest import ShardSet
+from shards.order import Draws
+from shards.pipeline import build_pipeline
+from shards.settings import AugmentSettings, CropSettings, LoaderSettings
+
+_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB, of values in [0, 1]
+_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Some samples of a shard set.
+
+    Attributes:
+        shards: the set.
+        rows: int64 `n`, which of its samples.
+        augment: what happens to them in training.
+    """
+
+    shards: ShardSet
+    rows: np.ndarray
+    augment: AugmentSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A micro-batch on the training device.
+
+    Attributes:
+        pictures: uint8 `b h w 3`, RGB crops as they are stored.
+        gains: `b 3`, factor of each colour channel.
+        targets: `b j 3`, u v z of the volume.
+        weights: `b j 3`, 0 where a coordinate is not supervised.
+        draws: where the samples come from.
+        plan: how they were cut, on the host.
+    """
+
+    pictures: UInt8[torch.Tensor, "b h w 3"]
+    gains: Float[torch.Tensor, "b 3"]
+    targets: Float[torch.Tensor, "b j 3"]
+    weights: Float[torch.Tensor, "b j 3"]
+    draws: Draws
+    plan: Plan
+
+    @cached_property
+    def inputs(self) -> Float[torch.Tensor, "b 3 h w"]:
+        """What the network takes: colour gain, clamp, ImageNet normalisation; channels_last without a copy."""
+        values = self.pictures.permute(0, 3, 1, 2).float() / 255
+        mean, std = (torch.tensor(numbers, device=values.device).view(1, 3, 1, 1) for numbers in (_MEAN, _STD))
+        return ((values * self.gains[:, :, None, None]).clamp_(0, 1) - mean) / std
+
+
+def load_batches(
+    sources: Sequence[Source],
+    draws: Iterable[Draws],
+    batch: int,
+    model: ModelSettings,
+    crop: CropSettings,
+    settings: LoaderSettings,
+    device: torch.device,
+    seed: int = 0,
+    threads: int = 1,
+) -> Iterator[Batch]:
+    """The batches of `draws`, in their order.
+
+    Args:
+        sources: what the draws' `source` and `sample` count into.
+        draws: micro-batches; may be endless.
+        batch: largest micro-batch.
+        model: size of the crop, and the volume.
+        crop: how crops are cut.
+        settings: device of the graph, threads, prefetching.
+        device: of the training.
+        seed: of the augmentation.
+        threads: CPU threads where the settings leave them open.
+    """
+    pending: deque[tuple[Draws, Plan]] = deque()
+    feed = _feed(sources, iter(draws), pending, lambda v, d: plan(v, d, [s.augment for s in sources], crop, model, seed))
+    on_gpu = settings.device == "gpu" or (settings.device == "auto" and device.type == "cuda")
+    pipeline = build_pipeline(
+        feed,
+        batch,
+        model.crop_width,
+        model.crop_height,
+        "gpu" if on_gpu else "cpu",
+        device.index or 0,
+        settings.threads or threads,
+        settings.prefetch,
+    )
+    while True:
+        try:
+            (pictures,) = pipeline.run()
+        except StopIteration:
+            return
+        drawn, planned = pending.popleft()
+        yield _to_batch(pictures, drawn, planned, device)
+
+
+def _feed(
+    sources: Sequence[Source],
+    draws: Iterator[Draws],
+    pending: "deque[tuple[Draws, Plan]]",
+    make_plan: Callable[[np.ndarray, Draws], Plan],
+) -> Callable[[], tuple[list[np.ndarray], np.ndarray]]:
+    """DALI's external source: reads and plans the next micro-batch and notes it in `pending`."""
+
+    def feed() -> tuple[list[np.ndarray], np.ndarray]:
+        drawn = next(draws)
+        jpegs, vectors = read(sources, drawn)
+        planned = make_plan(vectors, drawn)
+        pending.append((drawn, planned))
+        return jpegs, planned.stored_from_crop
+
+    return feed
+
+
+def read(sources: Sequence[Source], draws: Draws) -> tuple[list[np.ndarray], np.ndarray]:
+    """JPEG bytes (uint8 `n` each) and numbers (float32 `b n`) of drawn samples, in their order."""
+    jpegs: list[np.ndarray] = [np.empty(0, np.uint8)] * len(draws.sample)
+    vectors: np.ndarray | None = None
+    for number in np.unique(draws.source):
+        places = np.flatnonzero(draws.source == number)
+        source = sources[number]
+        found, numbers = source.shards.read_bytes(source.rows[draws.sample[places]])
+        if vectors is None:
+            vectors = np.empty((len(jpegs), numbers.shape[1]), np.float32)
+        vectors[places] = numbers
+        for place, jpeg in zip(places, found, strict=True):
+            jpegs[place] = jpeg
+    assert vectors is not None
+    return jpegs, vectors
+
+
+def _to_batch(pictures: object, draws: Draws, planned: Plan, device: torch.device) -> Batch:
+    """DALI's output as tensors on `device`; GPU memory is copied, for DALI uses it again."""
+    tensor = torch.from_dlpack(pictures.as_tensor()).to(device, copy=True)  # type: ignore[attr-defined]
+    gains, targets, weights = (
+        torch.from_numpy(array).to(device, non_blocking=True)
+        for array in (planned.gains, planned.targets, planned.weights)
+    )
+    return Batch(tensor, gains, targets, weights, draws, planned)
