@@ -180,7 +180,7 @@ class Delivery:
                 line = f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
                 if is_permanent(error):
                     raise InputError(f"MLflow at {self._where} refuses run {self.run_dir.name}: {line}") from error
-                _say(f"{line}; trying again")
+                _say(f"trying again: {line}")
             if self._deadline is not None and time.monotonic() > self._deadline:
                 raise Unreachable(f"MLflow at {self._where} cannot be reached")
             self._check_over(delay)

@@ -51,10 +51,12 @@ def ui_environment() -> dict[str, str]:
 
 
 def _check_free(host: str, port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise InputError(f"--port must lie in 1..65535, not {port}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise InputError(f"port {port} on {host} cannot be used ({error}): choose another --port") from error

@@ -2,6 +2,7 @@ import errno
 import json
 import math
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -185,11 +186,22 @@ def test_problems_are_told_in_one_line(tmp_path: Path) -> None:
         Journal(tmp_path / "file")
     with pytest.raises(InputError, match="give the folder of a run"):
         read_metrics(tmp_path / "missing")
+
+
+def test_the_page_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(os, "execve", lambda *arguments: started.append(arguments))
     with pytest.raises(InputError, match=r"no mlflow\.db"):
         ui(tmp_path)
     (tmp_path / "mlflow.db").write_bytes(b"")
-    with pytest.raises(InputError, match="choose another --port"):
-        ui(tmp_path, port=1 << 20)
+    with pytest.raises(InputError, match=r"1\.\.65535"):
+        ui(tmp_path, port=1 << 16)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match="choose another --port"):
+            ui(tmp_path, port=taken.getsockname()[1])
+    assert started == []
 
 
 @pytest.mark.parametrize(
