@@ -1,0 +1,44 @@
+"""Files that appear whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final
+
+TEMPORARY: Final = ".*.writing-*"
+"""Pattern of what an interrupted write leaves behind."""
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content replaces `path` when the block ends well, and vanishes when it does not.
+
+    The process number in the temporary name keeps a dying process from writing into its successor's file.
+    """
+    temporary = path.with_name(f".{path.name}.writing-{os.getpid()}")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write bytes to `path` so that it holds all of them or what it held before."""
+    with written_whole(path) as stream:
+        stream.write(content)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,223 @@
+"""Human3.6M in its official layout: videos, poses in CDF files, `metadata.xml`.
+
+A part is one recording of a subject with all its cameras. Each video is decoded once, from its start to the last wanted
+frame, and only wanted frames are converted.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import av
+import cdflib
+import numpy as np
+
+from poselib.camera import fit_aspect, project, root_box, tight_box, world_to_camera
+from poselib.errors import InputError
+from poselib.skeleton import H36M_FROM_RAW32, H36M_JOINTS, ROOT
+from shards.readers.h36m_metadata import Camera, guess_take, read_metadata
+from shards.records import Skipped
+from shards.sample import Names
+from shards.settings import BuildSettings
+from shards.source import Part, Person, Reader, is_synthetic, outside
+
+POSES: Final = "MyPoseFeatures/D3_Positions"
+RAW_JOINTS: Final = 32
+COUNTS_DIFFER: Final = 0.1
+"""Videos of the release run on for some frames after the last pose; beyond this share they belong to another pose."""
+
+FAULTY_VIDEOS: Final = {("S11", "Directions", "54138969"): "video and poses disagree"}
+SHIFTED_POSES: Final = {("S9", "Greeting"), ("S9", "SittingDown 1"), ("S9", "Waiting 1")}
+
+
+@dataclass(frozen=True, eq=False)
+class Take:
+    """One recording: where its files lie below the raw folder, and the cameras that filmed it."""
+
+    subject: str
+    action: str
+    subaction: int
+    stem: str
+    cameras: dict[str, Camera]
+    faulty: frozenset[str]
+
+    @property
+    def pose_file(self) -> str:
+        """Path of the pose file below the raw folder."""
+        return f"{self.subject}/{POSES}/{self.stem}.cdf"
+
+    def video_file(self, camera: str) -> str:
+        """Path of a video below the raw folder."""
+        return f"{self.subject}/Videos/{self.stem}.{camera}.mp4"
+
+
+def detect(raw: Path) -> bool:
+    """Whether `raw` holds this layout."""
+    return (raw / "metadata.xml").is_file() and any(raw.glob(f"S*/{POSES}"))
+
+
+def parts(settings: BuildSettings) -> list[Part]:
+    """One part per recording, by subject's number and name.
+
+    Raises:
+        InputError: a subject that was asked for is missing, or there are no recordings at all.
+    """
+    raw = settings.raw
+    metadata = read_metadata(raw / "metadata.xml")
+    found = sorted((p.parent.parent.name for p in raw.glob(f"S*/{POSES}")), key=_subject_number)
+    missing = sorted(set(settings.subjects) - set(found))
+    if missing:
+        raise InputError(f"subjects: {', '.join(missing)} not found in {raw}, which has {', '.join(found)}")
+    result = []
+    for subject in [name for name in found if not settings.subjects or name in settings.subjects]:
+        filmed = {path.stem.rpartition(".")[2] for path in (raw / subject / "Videos").glob("*.mp4")}
+        cameras = {
+            name: camera for (who, name), camera in metadata.cameras.items() if who == subject and name in filmed
+        }
+        stems = sorted(path.stem for path in (raw / subject / POSES).glob("*.cdf") if not path.stem.startswith("_ALL"))
+        for stem in stems:
+            action, subaction = metadata.takes.get((subject, stem)) or guess_take(stem, stems)
+            faulty = {name for name in cameras if (subject, stem, name) in FAULTY_VIDEOS and not is_synthetic(raw)}
+            take = Take(subject, action, subaction, stem, cameras, frozenset(faulty))
+            result.append(Part(f"{subject}_{action}_{subaction}", take))
+    if not result:
+        raise InputError(f"{raw} holds no pose files (*/{POSES}/*.cdf)")
+    return result
+
+
+def read(settings: BuildSettings, part: Part) -> Iterator[Person | Skipped]:
+    """The wanted frames of a recording, camera by camera."""
+    take: Take = part.content
+    try:
+        poses = read_poses(settings.raw / take.pose_file)
+    except ValueError as error:
+        yield Skipped(take.pose_file, -1, str(error), max(1, len(take.cameras)))
+        return
+    for name in sorted(take.cameras):
+        if name not in take.faulty:
+            yield from _film(settings, take, name, poses)
+
+
+def read_poses(path: Path) -> np.ndarray:
+    """The 17 joints of a pose file, `f 17 3` mm, world frame.
+
+    Raises:
+        ValueError: not a CDF file, or without the poses of 32 joints.
+    """
+    try:
+        raw = np.asarray(cdflib.CDF(path).varget("Pose"), dtype=np.float64)
+    except Exception as error:  # cdflib lets whatever it meets in damaged bytes escape
+        raise ValueError(f"no readable CDF file with a variable Pose ({type(error).__name__}: {error})") from error
+    if raw.size == 0 or raw.shape[-1] != RAW_JOINTS * 3:
+        raise ValueError(f"Pose must be 1 x frames x {RAW_JOINTS * 3}, found {' x '.join(map(str, raw.shape))}")
+    return raw.reshape(-1, RAW_JOINTS, 3)[:, H36M_FROM_RAW32]
+
+
+def wanted_frames(frames: int, settings: BuildSettings) -> list[int]:
+    """Which of a video's frames are kept, counted from 0."""
+    wanted = set(range(0, frames, settings.every))
+    if settings.every_test:
+        wanted |= set(range(0, frames, settings.every_test))
+    return sorted(wanted)
+
+
+def notes(settings: BuildSettings) -> tuple[str, ...]:
+    """Known faults of the release that concern this set; the studio's data has none."""
+    if is_synthetic(settings.raw):
+        return ()
+
+    def concerns(subject: str, stem: str) -> bool:
+        taken = not settings.subjects or subject in settings.subjects
+        return taken and (settings.raw / subject / POSES / f"{stem}.cdf").is_file()
+
+    skipped = [
+        f"{s} {stem}, camera {c}: {why}; skipped" for (s, stem, c), why in FAULTY_VIDEOS.items() if concerns(s, stem)
+    ]
+    shifted = [
+        f"{s} {stem}: poses are shifted by 200 mm along world X; kept as they are"
+        for s, stem in sorted(SHIFTED_POSES)
+        if concerns(s, stem)
+    ]
+    return tuple(skipped + shifted)
+
+
+READER: Final = Reader(
+    "people", f"metadata.xml beside S1/{POSES}/*.cdf and S1/Videos/*.mp4", detect, parts, read, notes
+)
+
+
+def _subject_number(name: str) -> tuple[int, str]:
+    digits = re.sub(r"\D", "", name)
+    return int(digits) if digits else 0, name
+
+
+def _film(settings: BuildSettings, take: Take, name: str, poses: np.ndarray) -> Iterator[Person | Skipped]:
+    """One video: a person or a note of damage for each wanted frame; what a broken video lacks is noted as one."""
+    file = take.video_file(name)
+    wanted = wanted_frames(len(poses), settings)
+    done, reason = 0, "the video ends before its poses do"
+    try:
+        for index, frame in _decode(settings.raw / file, len(poses), wanted):
+            done += 1
+            if frame is None:
+                yield Skipped(file, index, "the frame is damaged")
+            else:
+                yield _person(settings, take, name, index, frame, poses)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    if done < len(wanted):
+        yield Skipped(file, wanted[done] if done else -1, reason, len(wanted) - done)
+
+
+def _decode(path: Path, poses: int, wanted: list[int]) -> Iterator[tuple[int, np.ndarray | None]]:
+    """The wanted frames of a video with their indices: uint8 `h w 3`, RGB, or None where the decoder reports damage."""
+    if not path.is_file():
+        raise ValueError("the video is missing, though its poses and other videos of this camera are there")
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise ValueError("the file holds no video")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1  # the build already has a process per core
+        if stream.frames > poses * (1 + COUNTS_DIFFER) + 1:
+            raise ValueError(f"the video has {stream.frames} frames, its pose file {poses}")
+        keep, last = set(wanted), wanted[-1]
+        for index, frame in enumerate(container.decode(stream)):
+            if index in keep:
+                yield index, None if frame.is_corrupt else frame.to_ndarray(format="rgb24")
+            if index >= last:
+                return
+
+
+def _person(
+    settings: BuildSettings, take: Take, name: str, index: int, picture: np.ndarray, poses: np.ndarray
+) -> Person | Skipped:
+    camera, file = take.cameras[name], take.video_file(name)
+    if not np.isfinite(poses[index]).all():
+        return Skipped(take.pose_file, index, "the pose is not finite")
+    joints_mm = world_to_camera(poses[index], camera.rotation, camera.position_mm)
+    if joints_mm[:, 2].min() <= 0:
+        return Skipped(file, index, "a joint lies behind the camera: pose and metadata.xml do not fit")
+    lens = camera.distortion if settings.lens == "brown" else None
+    joints_px = project(joints_mm, camera.intrinsics, lens)
+    everything = np.ones(len(H36M_JOINTS))
+    fault = outside(joints_px, everything, picture)
+    if fault:
+        return Skipped(file, index, fault)
+    if settings.box == "tight":
+        box = fit_aspect(tight_box(joints_px), 1.0)
+    else:
+        box = root_box(joints_mm[ROOT], camera.intrinsics, lens)
+    return Person(
+        key=f"{take.subject}_{take.action}_{take.subaction}_{name}_{index:06d}",
+        names=Names("h36m", file, take.subject, take.action, take.subaction, name, index),
+        picture=picture,
+        joints_px=joints_px,
+        joints_mm=joints_mm,
+        supervised_px=everything,
+        supervised_mm=everything,
+        box=box,
+        intrinsics=camera.intrinsics,
+        distortion=camera.distortion,
+    )

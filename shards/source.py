@@ -1,0 +1,107 @@
+"""What a reader hands over: people in their original frames, in parts that workers take one by one.
+
+A part becomes one shard. Parts are cut by the raw data alone, so a build gives the same bytes with any number of
+workers, and a part that is finished stays finished.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from shards.occluders import Occluder
+from shards.records import Skipped
+from shards.sample import Names
+from shards.settings import BuildSettings
+
+Kind = Literal["people", "occluders"]
+
+
+@dataclass(frozen=True, eq=False)
+class Person:
+    """One person in an original frame, before any cropping.
+
+    Attributes:
+        key: unique in the set; no dots, since WebDataset splits names at the first one.
+        names: what the sample is called.
+        picture: uint8 `h w 3`, RGB, the whole frame as filmed.
+        joints_px: `17 2` px of the frame under the set's lens; of the undistorted frame where it is `undistorted`.
+        joints_mm: `17 3` mm, camera frame; zeros without 3D truth.
+        supervised_px: `17`, 1 where joints_px is known.
+        supervised_mm: `17`, 1 where joints_mm is known.
+        box: nominal person box, `4`: x y w h in px of the frame.
+        intrinsics: `4`, fx fy cx cy in px of the frame; zeros without a camera.
+        distortion: `5`, k1 k2 k3 p1 p2 of the lens that filmed; zeros without a camera.
+        head_size: PCKh's normaliser in px of the frame; 0 where unknown.
+    """
+
+    key: str
+    names: Names
+    picture: np.ndarray
+    joints_px: np.ndarray
+    joints_mm: np.ndarray
+    supervised_px: np.ndarray
+    supervised_mm: np.ndarray
+    box: np.ndarray
+    intrinsics: np.ndarray
+    distortion: np.ndarray
+    head_size: float = 0.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of the raw data that becomes one shard.
+
+    Attributes:
+        name: the shard's file name without its ending.
+        content: what the reader needs to read it: plain, picklable, small.
+    """
+
+    name: str
+    content: Any
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How one raw layout is recognised, cut into parts and read.
+
+    Attributes:
+        kind: what its samples are.
+        looks_for: the files that `detect` wants to see, for messages.
+        detect: whether a folder holds this layout.
+        parts: all parts in their final order; raises InputError where the layout is broken as a whole.
+        read: the samples of one part in order, and in their places what had to be skipped.
+        notes: one line for each known fault of the published data and how it was handled.
+    """
+
+    kind: Kind
+    looks_for: str
+    detect: Callable[[Path], bool]
+    parts: Callable[[BuildSettings], list[Part]]
+    read: Callable[[BuildSettings, Part], Iterator[Person | Occluder | Skipped]]
+    notes: Callable[[BuildSettings], tuple[str, ...]]
+
+
+def is_synthetic(raw: Path) -> bool:
+    """Whether a raw folder was written by the studio, which leaves `studio.json` in or above it."""
+    return (raw / "studio.json").exists() or (raw.resolve().parent / "studio.json").exists()
+
+
+def outside(joints_px: np.ndarray, supervised: np.ndarray, picture: np.ndarray) -> str:
+    """Why a person does not belong to its picture, or an empty text.
+
+    A hand that leaves the picture is normal; a person of whom most joints lie outside is a fault of the annotation.
+
+    Args:
+        joints_px: `j 2` px of the picture.
+        supervised: `j`, joints with 0 are not looked at.
+        picture: `h w 3`.
+    """
+    height, width = picture.shape[:2]
+    known = joints_px[supervised > 0]
+    inside = ((known >= 0) & (known <= (width, height))).all(axis=1)
+    if 2 * inside.sum() >= len(known):
+        return ""
+    return f"{len(known) - inside.sum()} of {len(known)} joints lie outside the {width}x{height} picture"

@@ -1,0 +1,207 @@
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from poselib.camera import apply_affine, back_project, project
+from poselib.errors import InputError
+from shards.build import build
+from shards.readers import READERS, find_reader
+from shards.readers import human36m as reader
+from shards.readers.h36m_metadata import guess_take, read_metadata, rotation_matrix
+from shards.records import Skipped
+from shards.settings import BuildSettings
+
+pytestmark = pytest.mark.unit
+
+
+def settings_for(raw, out, **changes) -> BuildSettings:
+    return BuildSettings(raw=raw, out=out, **({"workers": 1, "stored_px": 64} | changes))
+
+
+def read_all(settings) -> list:
+    return [item for part in reader.parts(settings) for item in reader.read(settings, part)]
+
+
+@pytest.fixture
+def own_copy(human36m, tmp_path):
+    """The raw folder, to damage."""
+    return shutil.copytree(human36m.raw, tmp_path / "raw")
+
+
+def test_rotation_is_that_of_the_published_euler_order():
+    x, y, z = np.eye(3)
+    quarter = np.pi / 2
+    np.testing.assert_allclose(rotation_matrix(np.array([quarter, 0, 0])) @ y, z, atol=1e-12)
+    np.testing.assert_allclose(rotation_matrix(np.array([0, quarter, 0])) @ z, x, atol=1e-12)
+    np.testing.assert_allclose(rotation_matrix(np.array([0, 0, quarter])) @ x, y, atol=1e-12)
+    np.testing.assert_allclose(rotation_matrix(np.array([quarter, 0, quarter])) @ x, z, atol=1e-12)
+
+
+def test_metadata_gives_each_subject_and_camera_its_own_numbers(human36m):
+    metadata = read_metadata(human36m.raw / "metadata.xml")
+    assert len(metadata.cameras) == 44
+    camera = metadata.cameras["S11", "55011271"]
+    np.testing.assert_array_equal(camera.position_mm, human36m.w0[6 * (1 * 11 + 10) + 3 :][:3])
+    np.testing.assert_array_equal(np.r_[camera.intrinsics, camera.distortion], human36m.w0[264 + 9 :][:9])
+    assert metadata.takes["S1", "Directions"] == ("Directions", 2)
+    assert metadata.takes["S1", "Photo 1"] == ("TakingPhoto", 1)
+
+
+@pytest.mark.parametrize(
+    ("stem", "stems", "expected"),
+    [
+        ("Walking", ["Walking", "Walking 1"], ("Walking", 2)),
+        ("Walking 1", ["Walking", "Walking 1"], ("Walking", 1)),
+        ("Eating 2", ["Eating", "Eating 2"], ("Eating", 1)),
+        ("WalkDog", ["WalkDog"], ("WalkingDog", 1)),
+    ],
+)
+def test_recordings_that_the_mapping_lacks_are_guessed(stem, stems, expected):
+    assert guess_take(stem, stems) == expected
+
+
+@pytest.mark.parametrize("lens", ["pinhole", "brown", "undistorted"])
+@pytest.mark.parametrize("box", ["root2000", "tight"])
+def test_stored_samples_lead_back_to_the_raw_annotation(human36m, tmp_path, lens, box):
+    shards = build(settings_for(human36m.raw, tmp_path / "out", lens=lens, box=box, cover_width=1.3, cover_height=1.2))
+    assert shards.manifest.samples == 27
+    stems = {
+        ("S1", "Directions", 1): "Directions 1",
+        ("S1", "Directions", 2): "Directions",
+        ("S1", "TakingPhoto", 1): "Photo 1",
+    }
+    stems |= {("S11", "Directions", 2): "Directions", ("S11", "Walking", 1): "Walking 1"}
+    for row in range(0, 27, 4):
+        sample = shards.read(row)
+        names, arrays = sample.names, {name: value.astype(float) for name, value in sample.arrays.items()}
+        stem = stems[names.subject, names.action, names.subaction]
+        truth = human36m.in_camera(names.subject, stem, names.camera, names.frame)
+        intrinsics, distortion = human36m.lens(names.camera)
+        np.testing.assert_allclose(arrays["joints_mm"], truth, atol=0.01)
+        in_frame = apply_affine(arrays["frame_from_stored"], arrays["joints_px"])
+        np.testing.assert_allclose(
+            in_frame, project(truth, intrinsics, distortion if lens == "brown" else None), atol=0.01
+        )
+        own_lens = arrays["distortion"] if lens == "brown" else None
+        back = back_project(arrays["joints_px"], arrays["joints_mm"][:, 2], arrays["intrinsics"], own_lens)
+        np.testing.assert_allclose(back, truth, atol=0.1)
+
+
+@pytest.mark.parametrize("lens", ["brown", "undistorted"])
+@pytest.mark.parametrize("stored_px", [40, 64, 384])
+def test_the_picture_shows_the_joint_where_the_sample_says(human36m, tmp_path, lens, stored_px):
+    shards = build(settings_for(human36m.raw, tmp_path / "out", lens=lens, stored_px=stored_px, subjects=("S1",)))
+    for row in range(0, len(shards), 5):
+        sample = shards.read(row)
+        picture = cv2.imdecode(np.frombuffer(sample.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE).astype(float)
+        light = np.where(picture > 100, picture - 100, 0)
+        ys, xs = np.mgrid[: picture.shape[0], : picture.shape[1]] + 0.5
+        spot = np.array([(xs * light).sum(), (ys * light).sum()]) / light.sum()
+        to_frame = sample.arrays["frame_from_stored"][0, 0]
+        assert np.abs(spot - sample.arrays["joints_px"][13]).max() * to_frame < 0.35
+
+
+def test_frames_kept_are_counted_from_zero(human36m, tmp_path):
+    settings = settings_for(human36m.raw, tmp_path, every=5, every_test=4)
+    assert reader.wanted_frames(12, settings) == [0, 4, 5, 8, 10]
+    assert reader.wanted_frames(12, settings_for(human36m.raw, tmp_path, every=7, every_test=0)) == [0, 7]
+
+
+def test_the_known_faulty_video_is_left_out_and_named(human36m, tmp_path):
+    settings = settings_for(human36m.raw, tmp_path)
+    seen = {(p.names.subject, p.names.action, p.names.subaction, p.names.camera) for p in read_all(settings)}
+    assert ("S11", "Directions", 2, "54138969") not in seen
+    assert ("S11", "Directions", 2, "55011271") in seen
+    assert ("S1", "Directions", 2, "54138969") in seen
+    assert reader.notes(settings) == ("S11 Directions, camera 54138969: video and poses disagree; skipped",)
+    assert reader.notes(settings_for(human36m.raw, tmp_path, subjects=("S1",))) == ()
+
+
+def test_truncated_and_missing_videos_are_named_and_the_rest_is_kept(own_copy, tmp_path):
+    torn = own_copy / "S1/Videos/Directions.54138969.mp4"
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    (own_copy / "S1/Videos/Photo 1.55011271.mp4").unlink()
+    items = read_all(settings_for(own_copy, tmp_path, subjects=("S1",)))
+    skipped = [item for item in items if isinstance(item, Skipped)]
+    assert [(s.file, s.frame, s.samples) for s in skipped] == [
+        ("S1/Videos/Directions.54138969.mp4", -1, 3),
+        ("S1/Videos/Photo 1.55011271.mp4", -1, 3),
+    ]
+    assert "missing" in skipped[1].reason
+    assert len(items) - len(skipped) == 12
+
+
+def test_a_video_cut_short_gives_its_whole_frames(human36m, own_copy, tmp_path, raw_writers):
+    rng = np.random.default_rng(0)
+    path = own_copy / "S1/Videos/Directions.54138969.mp4"
+    noise = [rng.integers(0, 255, (168, 160, 3), dtype=np.uint8) for _ in range(12)]
+    raw_writers.write_video(path, noise, movflags="faststart")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.7)])
+    items = read_all(settings_for(own_copy, tmp_path, subjects=("S1",)))
+    skipped = [item for item in items if isinstance(item, Skipped)]
+    assert [(s.file, s.frame, s.samples) for s in skipped] == [("S1/Videos/Directions.54138969.mp4", 10, 1)]
+    assert len(items) - len(skipped) == 17
+
+
+def test_a_video_shorter_or_much_longer_than_its_poses_is_named(human36m, own_copy, tmp_path, raw_writers):
+    poses = human36m.poses["S1", "Directions 1"]
+    path = own_copy / "S1/MyPoseFeatures/D3_Positions/Directions 1.cdf"
+    raw_writers.write_poses(path, np.concatenate([poses, poses]))
+    longer = [i for i in read_all(settings_for(own_copy, tmp_path, subjects=("S1",))) if isinstance(i, Skipped)]
+    assert [(s.frame, s.samples) for s in longer] == [(15, 2), (15, 2)]
+    assert "ends before" in longer[0].reason
+    raw_writers.write_poses(path, poses[:6])
+    shorter = [i for i in read_all(settings_for(own_copy, tmp_path, subjects=("S1",))) if isinstance(i, Skipped)]
+    assert [(s.frame, s.samples) for s in shorter] == [(-1, 2), (-1, 2)]
+    assert "12 frames, its pose file 6" in shorter[0].reason
+
+
+def test_poses_that_are_not_finite_or_off_the_picture_are_named_with_their_frame(
+    human36m, own_copy, tmp_path, raw_writers
+):
+    poses = human36m.poses["S1", "Directions 1"].copy()
+    poses[5, 3, 1] = np.nan
+    poses[10] += (0, 0, 3000)
+    raw_writers.write_poses(own_copy / "S1/MyPoseFeatures/D3_Positions/Directions 1.cdf", poses)
+    items = read_all(settings_for(own_copy, tmp_path, subjects=("S1",)))
+    skipped = [item for item in items if isinstance(item, Skipped)]
+    assert [s.frame for s in skipped] == [5, 10, 5, 10]
+    assert "not finite" in skipped[0].reason
+    assert "17 of 17 joints lie outside the 160x168 picture" in skipped[1].reason
+
+
+def test_a_damaged_pose_file_is_named(own_copy, tmp_path):
+    path = own_copy / "S1/MyPoseFeatures/D3_Positions/Directions 1.cdf"
+    path.write_bytes(path.read_bytes()[:200])
+    skipped = [i for i in read_all(settings_for(own_copy, tmp_path)) if isinstance(i, Skipped)]
+    assert [s.file for s in skipped] == ["S1/MyPoseFeatures/D3_Positions/Directions 1.cdf"]
+
+
+def test_metadata_that_is_no_metadata_is_one_clear_line(own_copy):
+    path = own_copy / "metadata.xml"
+    text = path.read_text()
+    path.write_text(text.replace("<w0>[", "<w0>[1.0 "))
+    with pytest.raises(InputError, match=r"w0 must hold 300 finite numbers, found 301"):
+        read_metadata(path)
+    path.write_text(text[:500])
+    with pytest.raises(InputError, match="cannot be read as XML"):
+        read_metadata(path)
+
+
+def test_a_subject_that_is_not_there_is_named(human36m, tmp_path):
+    with pytest.raises(InputError, match=r"S7 not found in .*, which has S1, S11"):
+        reader.parts(settings_for(human36m.raw, tmp_path, subjects=("S1", "S7")))
+
+
+def test_layouts_are_told_apart_by_looking(human36m, mpii, voc, tmp_path):
+    for raw, name in ((human36m.raw, "h36m"), (mpii[0], "mpii"), (voc, "voc")):
+        assert find_reader(settings_for(raw, tmp_path))[0] == name
+    with pytest.raises(InputError, match=r"holds no known layout .*metadata\.xml.*mpii_human_pose.*JPEGImages"):
+        find_reader(settings_for(tmp_path, tmp_path))
+    with pytest.raises(InputError, match="is not a folder"):
+        find_reader(settings_for(tmp_path / "nothing", tmp_path))
+    with pytest.raises(InputError, match=r"looked for mpii"):
+        find_reader(settings_for(human36m.raw, tmp_path, source="mpii"))
+    assert set(READERS) == {"h36m", "mpii", "voc"}
