@@ -39,6 +39,10 @@ PHENOTYPES = {
     "extra4": (0.0, 0.85, 0.40, 0.85, 0.45, 0.35, 0.0, 0.0, 1.0),
     "extra5": (1.0, 0.60, 0.55, 0.50, 0.70, 0.70, 0.4, 0.3, 0.3),
 }
+STATURES_M = {
+    **{"S1": 1.64, "S5": 1.58, "S6": 1.79, "S7": 1.71, "S8": 1.83, "S9": 1.75, "S11": 1.89},
+    **{"extra1": 1.62, "extra2": 1.81, "extra3": 1.69, "extra4": 1.77, "extra5": 1.73},
+}
 LABELS = ("gender", "age", "muscle", "weight", "height", "proportions", "african", "asian", "caucasian")
 
 
@@ -93,15 +97,16 @@ def main() -> None:
     indices, weights = _skin(model)
     on_head = indices[:, 0] == BONES.index("head")
     vertices, bone_heads, landmarks = [], [], []
-    for values in PHENOTYPES.values():
+    for name, values in PHENOTYPES.items():
         with torch.no_grad():
             body = model(phenotype_kwargs=dict(zip(LABELS, values, strict=True)), return_bone_ends=True)
         rest = body["rest_vertices"][0].numpy()
         heads = dict(zip(model.bone_labels, body["rest_bone_heads"][0].numpy(), strict=True))
         tails = dict(zip(model.bone_labels, body["rest_bone_tails"][0].numpy(), strict=True))
-        vertices.append(rest)
-        bone_heads.append([heads[bone] for bone in BONES])
-        landmarks.append(_landmarks(heads, tails, rest[on_head]))
+        scale = STATURES_M[name] / np.ptp(rest[:, 2])
+        vertices.append(scale * rest)
+        bone_heads.append([scale * heads[bone] for bone in BONES])
+        landmarks.append(scale * _landmarks(heads, tails, rest[on_head]))
 
     def tenths(metres: Any) -> np.ndarray:
         return np.round(np.array(metres) * 10_000).astype(np.int16)

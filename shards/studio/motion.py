@@ -5,7 +5,7 @@ numbers from it, and which hand does the work. Walking adds a gait and a path.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -36,9 +36,12 @@ _STAND: Final[Style] = {
     "open_w": (2, 9, 1), "knee_w": (2, 12, 4), "roll_w": (0, 14, 2), "hip_s": (-3, 8, 3), "open_s": (2, 9, 1),
     "knee_s": (2, 12, 4), "roll_s": (0, 14, 2),
 }  # fmt: skip
-_SEATED: Final[Style] = {
-    "lean": (2, 22, 7), "hip_w": (74, 92, 3), "hip_s": (74, 92, 3), "knee_w": (66, 100, 5), "knee_s": (66, 100, 5),
-    "open_w": (3, 16, 3), "open_s": (3, 16, 3), "raise_w": (15, 50, 10), "raise_s": (15, 45, 8),
+_SEATED_LEGS: Final[Style] = {
+    "hip_w": (76, 90, 2), "hip_s": (76, 90, 2), "knee_w": (68, 98, 4), "knee_s": (68, 98, 4), "open_w": (3, 16, 3),
+    "open_s": (3, 16, 3),
+}  # fmt: skip
+_SEATED: Final[Style] = _SEATED_LEGS | {
+    "lean": (2, 22, 7), "raise_w": (15, 50, 10), "raise_s": (15, 45, 8),
     "elbow_w": (30, 80, 15), "elbow_s": (30, 80, 12), "twist_w": (10, 40, 10), "twist_s": (10, 40, 8),
 }  # fmt: skip
 _GAIT: Final[Style] = {"lean": (0, 8, 2), "elbow_w": (12, 35, 4), "elbow_s": (12, 35, 4), "turn": (-3, 3, 3)}
@@ -86,6 +89,9 @@ _OFTEN_SEATED: Final = {"Eating": 0.4, "Phoning": 0.3, "Smoking": 0.4, "Waiting"
 _TRUNK: Final = {"spine_01": 0.4, "spine_02": 0.35, "spine_03": 0.25}
 
 
+Stance = Literal["standing", "walking", "on a seat", "on the floor"]
+
+
 @dataclass(frozen=True, eq=False)
 class Clip:
     """A motion that any body can do.
@@ -93,32 +99,39 @@ class Clip:
     Attributes:
         rotations: `t n 3 3`, each of `body.BONES` relative to its parent, from the canonical pose.
         ground_mm: `t 2`, where the person is, world x and y.
-        seated: whether it sits, and on a seat of which height above the floor (0 for the floor itself).
-        seat_mm: that height in mm.
+        heading: `t`, radians; 0 faces -y, positive turns to the left.
+        stance: what stays at `ground_mm`: the feet of one who stands, else the pelvis.
     """
 
     rotations: np.ndarray
     ground_mm: np.ndarray
-    seated: bool
-    seat_mm: float
+    heading: np.ndarray
+    stance: Stance
 
 
 def draw_clip(rng: np.random.Generator, action: str, frames: int) -> Clip:
     """Draw one clip of an action, one of `ACTIONS`; frames are `TIME_STEP_S` apart."""
     seconds = np.arange(frames) * TIME_STEP_S
-    seated = action in SEATED_ACTIONS or rng.random() < _OFTEN_SEATED.get(action, 0.0)
-    style = _STAND | (_SEATED if seated else {}) | STYLES[action]
+    stance = _draw_stance(rng, action)
+    style = _STAND | STYLES[action] | (_SEATED_LEGS if stance == "on a seat" and action not in SEATED_ACTIONS else {})
     angles = {name: _wander(rng, seconds, *style[name]) for name in DOFS}
-    heading = np.radians(rng.uniform(-180, 180) + _wander(rng, seconds, -1, 1, 22))
-    place = rng.uniform(-500, 500, 2)
-    ground = np.broadcast_to(place, (frames, 2)) + 0.0
-    if action in WALKING_ACTIONS:
+    heading = np.radians(rng.uniform(-180, 180) + _wander(rng, seconds, -1, 1, 12 if "seat" in stance else 28))
+    ground = np.tile(rng.uniform(-500, 500, 2), (frames, 1))
+    if stance == "walking":
         ground, heading = _walk(rng, seconds, angles)
-    seat = 0.0 if action == "SittingDown" and rng.random() < 0.5 else float(rng.uniform(380, 470))
-    if seated and seat == 0.0:
+    elif stance == "on the floor":
         _sit_on_floor(rng, angles)
     left = "w" if rng.random() < 0.5 else "s"
-    return Clip(_rotations(angles, heading, left), ground, seated, seat)
+    return Clip(_rotations(angles, heading, left), ground, heading, stance)
+
+
+def _draw_stance(rng: np.random.Generator, action: str) -> Stance:
+    """How the person of a clip is held up."""
+    if action in WALKING_ACTIONS:
+        return "walking"
+    if action == "SittingDown" and rng.random() < 0.5:
+        return "on the floor"
+    return "on a seat" if action in SEATED_ACTIONS or rng.random() < _OFTEN_SEATED.get(action, 0.0) else "standing"
 
 
 def _wander(rng: np.random.Generator, seconds: np.ndarray, low: float, high: float, amplitude: float) -> np.ndarray:

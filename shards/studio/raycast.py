@@ -1,0 +1,181 @@
+"""The static part of a picture: a room of textured planes and boxes, one ray per pixel."""
+
+import math
+
+import numba
+import numpy as np
+
+# Columns of a material: two colours (rgb, 0 to 1), kind of pattern, size of the pattern in mm, strength of noise.
+COLOUR, OTHER, KIND, SIZE, NOISE = 0, 3, 6, 7, 8
+MATERIAL_COLUMNS = 9
+PLAIN, CHECKS, STRIPES, BRICKS, CLOUDS, SPOTS = range(6)
+
+# Columns of a box: centre (3), half size (3), cosine and sine of its yaw.
+BOX_COLUMNS = 8
+ROOM_FACES = 6
+FLOOR = 4
+
+
+@numba.njit(cache=True, fastmath=True)
+def _hash(x: int, y: int, seed: int) -> float:
+    """A number in 0..1 for a lattice point."""
+    n = (x * 374761393 + y * 668265263 + seed * 974634811) & 0x7FFFFFFF
+    n = ((n ^ (n >> 13)) * 1274126177) & 0x7FFFFFFF
+    return ((n ^ (n >> 16)) & 0xFFFF) / 65535.0
+
+
+@numba.njit(cache=True, fastmath=True)
+def noise(u: float, v: float, seed: int) -> float:
+    """Smooth value noise, -1 to 1, of period about 1."""
+    x, y = math.floor(u), math.floor(v)
+    a, b = u - x, v - y
+    a, b = a * a * (3 - 2 * a), b * b * (3 - 2 * b)
+    i, j = int(x), int(y)
+    low = _hash(i, j, seed) * (1 - a) + _hash(i + 1, j, seed) * a
+    high = _hash(i, j + 1, seed) * (1 - a) + _hash(i + 1, j + 1, seed) * a
+    return 2 * (low * (1 - b) + high * b) - 1
+
+
+@numba.njit(cache=True, fastmath=True)
+def _pattern(kind: int, u: float, v: float, seed: int) -> float:
+    """How much of the second colour a surface shows at (u, v), in units of the pattern's size: 0 to 1."""
+    if kind == CHECKS:
+        return float((int(math.floor(u)) + int(math.floor(v))) & 1)
+    if kind == STRIPES:
+        return _hash(int(math.floor(u)), 0, seed)
+    if kind == BRICKS:
+        row = math.floor(v * 2)
+        along = u + 0.5 * (int(row) & 1)
+        joint = (v * 2 - row) < 0.08 or (along - math.floor(along)) < 0.04
+        return 1.0 if joint else 0.35 * _hash(int(math.floor(along)), int(row), seed)
+    if kind == CLOUDS:
+        return 0.5 + 0.5 * noise(u, v, seed)
+    if kind == SPOTS:
+        a, b = u - math.floor(u) - 0.5, v - math.floor(v) - 0.5
+        return 1.0 if a * a + b * b < 0.09 else 0.0
+    return 0.0
+
+
+@numba.njit(cache=True, fastmath=True)
+def _hit_box(box: np.ndarray, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> tuple:
+    """Slab test: distance to a box from outside (inf for a miss) and the axis and side that were hit."""
+    px, py, pz = ox - box[0], oy - box[1], oz - box[2]
+    c, s = box[6], box[7]
+    px, py = c * px + s * py, c * py - s * px
+    ex, ey = c * dx + s * dy, c * dy - s * dx
+    near, far, axis, side = -1e30, 1e30, 0, 1.0
+    for k in range(3):
+        p = px if k == 0 else (py if k == 1 else pz)
+        e = ex if k == 0 else (ey if k == 1 else dz)
+        if abs(e) < 1e-9:
+            e = 1e-9
+        enter = (-math.copysign(box[3 + k], e) - p) / e
+        leave = (math.copysign(box[3 + k], e) - p) / e
+        if enter > near:
+            near, axis, side = enter, k, -math.copysign(1.0, e)
+        far = min(far, leave)
+    if near > far or near < 1.0:
+        return 1e30, 0, 1.0
+    return near, axis, side
+
+
+@numba.njit(cache=True, fastmath=True)
+def _in_shadow(boxes: np.ndarray, count: int, x: float, y: float, z: float, light: np.ndarray) -> float:
+    """The share of light that boxes leave at a point: 0.55 behind one, else 1."""
+    for b in range(count):
+        distance, _, _ = _hit_box(boxes[b], x, y, z, light[0], light[1], light[2])
+        if distance < 1e29:
+            return 0.55
+    return 1.0
+
+
+@numba.njit(cache=True, fastmath=True)
+def cast(
+    rays: np.ndarray,
+    rotation: np.ndarray,
+    position: np.ndarray,
+    room: np.ndarray,
+    boxes: np.ndarray,
+    shading: int,
+    materials: np.ndarray,
+    light: np.ndarray,
+    ambient: float,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Look at a room from inside.
+
+    Args:
+        rays: `h w 2` float32, see `cameras.rays`.
+        rotation: `3 3` float64, world to camera.
+        position: `3` mm, the camera, inside the room.
+        room: `6` mm: low x, high x, low y, high y, floor, ceiling.
+        boxes: `b BOX_COLUMNS`.
+        shading: how many of the first boxes throw shadows on the floor.
+        materials: `6 + b MATERIAL_COLUMNS`; the first six are the room's, in the order of `room`.
+        light: `3`, unit vector to the light.
+        ambient: the share of light that comes from everywhere.
+        seed: of the noise.
+
+    Returns:
+        Picture `h w 3` float32 0 to 1, 1 / depth `h w` float32 (1/mm), surface `h w` int16: 0 to 5 the room's faces,
+        6 onwards the boxes.
+    """
+    height, width = rays.shape[:2]
+    picture = np.empty((height, width, 3), np.float32)
+    inverse = np.empty((height, width), np.float32)
+    surface = np.empty((height, width), np.int16)
+    ox, oy, oz = position
+    for row in range(height):
+        for column in range(width):
+            rx, ry = rays[row, column]
+            dx = rotation[0, 0] * rx + rotation[1, 0] * ry + rotation[2, 0]
+            dy = rotation[0, 1] * rx + rotation[1, 1] * ry + rotation[2, 1]
+            dz = rotation[0, 2] * rx + rotation[1, 2] * ry + rotation[2, 2]
+            # Every direction leaves the room through one plane of each axis; the nearest is what is seen.
+            tx = ((room[1] if dx > 0 else room[0]) - ox) / (dx if abs(dx) > 1e-9 else 1e-9)
+            ty = ((room[3] if dy > 0 else room[2]) - oy) / (dy if abs(dy) > 1e-9 else 1e-9)
+            tz = ((room[5] if dz > 0 else room[4]) - oz) / (dz if abs(dz) > 1e-9 else 1e-9)
+            if tx < ty and tx < tz:
+                t, axis, side, hit = tx, 0, (-1.0 if dx > 0 else 1.0), (1 if dx > 0 else 0)
+            elif ty < tz:
+                t, axis, side, hit = ty, 1, (-1.0 if dy > 0 else 1.0), (3 if dy > 0 else 2)
+            else:
+                t, axis, side, hit = tz, 2, (-1.0 if dz > 0 else 1.0), (5 if dz > 0 else 4)
+            for b in range(len(boxes)):
+                distance, box_axis, box_side = _hit_box(boxes[b], ox, oy, oz, dx, dy, dz)
+                if distance < t:
+                    t, axis, side, hit = distance, box_axis, box_side, ROOM_FACES + b
+            x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
+            if hit < ROOM_FACES:
+                nx = side if axis == 0 else 0.0
+                ny = side if axis == 1 else 0.0
+                edge = min(
+                    min(x - room[0], room[1] - x) if axis != 0 else 1e9, min(z, room[5] - z) if axis != 2 else 1e9
+                )
+                edge = min(edge, min(y - room[2], room[3] - y) if axis != 1 else 1e9)
+                u, v = (y if axis == 0 else x), (y if axis == 2 else z)
+            else:
+                box = boxes[hit - ROOM_FACES]
+                nx = side * (box[6] if axis == 0 else (-box[7] if axis == 1 else 0.0))
+                ny = side * (box[7] if axis == 0 else (box[6] if axis == 1 else 0.0))
+                edge = 1e9
+                px, py = x - box[0], y - box[1]
+                px, py = box[6] * px + box[7] * py, box[6] * py - box[7] * px
+                u, v = (py if axis == 0 else px), (py if axis == 2 else z)
+            nz = side if axis == 2 else 0.0
+            material = materials[hit]
+            size = material[SIZE]
+            share = _pattern(int(material[KIND]), u / size, v / size, seed + hit)
+            grain = noise(u / 90, v / 90, seed + hit) + 0.7 * noise(u / 700, v / 700, seed + 31 + hit)
+            facing = max(0.0, nx * light[0] + ny * light[1] + nz * light[2])
+            bright = ambient + (1 - ambient) * (0.35 + 0.65 * facing) + material[NOISE] * grain
+            # Corners of rooms are darker.
+            bright *= 1 - 0.3 * math.exp(-edge / 220)
+            if hit == FLOOR:
+                bright *= _in_shadow(boxes, shading, x, y, z + 1, light)
+            for k in range(3):
+                colour = material[COLOUR + k] * (1 - share) + material[OTHER + k] * share
+                picture[row, column, k] = min(1.0, max(0.0, colour * bright))
+            inverse[row, column] = 1 / t
+            surface[row, column] = hit
+    return picture, inverse, surface
