@@ -1,0 +1,121 @@
+from dataclasses import replace
+
+import jaxtyping
+import pytest
+import torch
+
+from poselib.losses import masked_l1
+from poselib.model import PoseNetwork
+from poselib.model.integral import soft_argmax
+from poselib.settings import ModelSettings
+
+pytestmark = pytest.mark.unit
+
+TINY = ModelSettings(
+    backbone="resnet18",
+    width=8,
+    crop_width=64,
+    crop_height=96,
+    depth=6,
+    ppm_bins=(1, 2),
+    decoder_channels=16,
+    decoder_layers=2,
+)
+
+
+def images(batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, 3, 96, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "millions"),
+    [
+        (ModelSettings(ppm_bins=()), 34.27),
+        (ModelSettings(backbone="resnet152", crop_width=288, crop_height=384, depth=72), 81.53),
+    ],
+)
+def test_parameters_and_shapes_of_the_published_networks(settings: ModelSettings, millions: float) -> None:
+    with torch.device("meta"):
+        net = PoseNetwork(settings)
+        logits = net.heatmap_logits(torch.empty(2, 3, settings.crop_height, settings.crop_width))
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+    assert logits.shape == (2, 17 * settings.depth, settings.heatmap_height, settings.heatmap_width)
+
+
+def test_pyramid_doubles_the_decoders_input() -> None:
+    with torch.device("meta"):
+        assert PoseNetwork(ModelSettings()).decoder.upsampling[0].weight.shape == (4096, 256, 4, 4)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_each_decoder_layer_doubles_the_heat_map(layers: int) -> None:
+    settings = replace(TINY, decoder_layers=layers)
+    logits = PoseNetwork(settings).heatmap_logits(images())
+    assert logits.shape == (2, 17 * 6, 3 * 2**layers, 2 * 2**layers)
+    assert logits.shape[2:] == (settings.heatmap_height, settings.heatmap_width)
+
+
+def test_forward_is_the_soft_argmax_of_the_logits() -> None:
+    net = PoseNetwork(replace(TINY, cell_origin="corner")).eval()
+    torch.testing.assert_close(net(images()), soft_argmax(net.heatmap_logits(images()), 6, "corner"))
+
+
+def test_decoder_starts_nearly_flat() -> None:
+    net = PoseNetwork(TINY)
+    assert net.decoder.upsampling[0].weight.std().item() == pytest.approx(0.001, rel=0.05)
+    assert net.decoder.head.weight.std().item() == pytest.approx(0.001, rel=0.1)
+    assert net.decoder.head.bias.abs().max() == 0
+    assert net(images()).abs().max() < 0.01
+
+
+def test_evaluation_mode_judges_each_picture_alone() -> None:
+    net = PoseNetwork(TINY).train()
+    net(images())
+    net.eval()
+    torch.testing.assert_close(net(images(3))[1:2], net(images(3)[1:2]))
+
+
+def test_training_takes_a_single_picture() -> None:
+    PoseNetwork(TINY).train()(images(1)).sum().backward()
+
+
+def test_channels_last_gives_the_same() -> None:
+    net = PoseNetwork(TINY).eval()
+    plain = net(images())
+    last = net.to(memory_format=torch.channels_last)(images().to(memory_format=torch.channels_last))
+    torch.testing.assert_close(plain, last, rtol=0, atol=1e-6)
+
+
+def test_autocast_leaves_the_answer_in_float32() -> None:
+    net = PoseNetwork(TINY)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net.heatmap_logits(images()).dtype == torch.bfloat16
+        assert net(images()).dtype == torch.float32
+
+
+def test_compiles_into_one_graph() -> None:
+    # The checks of shapes are the tests' own and no part of the graph.
+    torch.manual_seed(0)
+    net = PoseNetwork(TINY).eval()
+    expected = net(images())
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        compiled = torch.compile(net, backend="eager", fullgraph=True)(images())
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+    torch.testing.assert_close(compiled, expected, rtol=0, atol=1e-6)
+
+
+def test_learns_a_batch_by_heart() -> None:
+    torch.manual_seed(0)
+    net = PoseNetwork(TINY)
+    target = torch.rand(4, 17, 3) * 0.6 - 0.3
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(45):
+        loss = masked_l1(net(images(4)), target, torch.ones_like(target))
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < losses[0] / 2
