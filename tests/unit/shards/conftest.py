@@ -193,11 +193,12 @@ def voc(tmp_path_factory) -> Path:
         (raw / name).mkdir()
     labels = np.zeros((100, 150), np.uint8)
     picture = np.full((100, 150, 3), 90, np.uint8)
-    kinds = (("dog", 0, 0, 30), ("person", 0, 0, 25), ("cat", 1, 0, 25), ("car", 0, 1, 25), ("bird", 0, 0, 12))
+    kinds = (("dog", 0, 0, 30), ("person", 0, 0, 30), ("cat", 1, 0, 30), ("car", 0, 1, 30), ("bird", 0, 0, 24))
     objects = ""
     for index, (name, difficult, truncated, side) in enumerate(kinds):
         left = 30 * index
-        cv2.rectangle(labels, (left, 10), (left + side - 1, 10 + side - 1), index + 1, -1)
+        centre = (left + side // 2, 10 + side // 2)
+        cv2.circle(labels, centre, side // 2 - 1, index + 1, -1)
         objects += (
             f"<object><name>{name}</name><difficult>{difficult}</difficult><truncated>{truncated}</truncated><bndbox>"
             f"<xmin>{left}</xmin><ymin>10</ymin><xmax>{left + side}</xmax><ymax>{10 + side}</ymax></bndbox></object>"
