@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 STATE_NAME: Final = ".delivered.json"
 LOCK_NAME: Final = ".delivery.lock"
+BUSY: Final = 3
+"""Exit code of a delivery that found another one at work."""
+
 _RECORDS_PER_BATCH: Final = 200
 _T = TypeVar("_T")
 
@@ -247,7 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
         with (options.run_dir / LOCK_NAME).open("ab") as lock:
             if not _take(lock):
                 _say("another process delivers this run")
-                return 3
+                return BUSY
             Delivery(options.run_dir, tracking, pause, options.give_up_s).run()
     except (InputError, Unreachable, OSError) as error:
         _say(str(error))

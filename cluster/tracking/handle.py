@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import IO, Final, Self
 
-from cluster.tracking.delivery import STATE_NAME
+from cluster.tracking.delivery import BUSY, STATE_NAME
 from cluster.tracking.files import read_json
 from cluster.tracking.journal import read_records
 from cluster.tracking.settings import TrackingSettings
@@ -30,7 +30,7 @@ class Handle:
         """Have the rest delivered; to be called after the final status is in the journal.
 
         Returns an empty text, or one line for the user that says what MLflow did not get. Training has not failed
-        then: `deliver` sends the rest at any later time.
+        then: `deliver` sends the rest at any later time. Where another process delivers this run, it takes the rest.
         """
         if self._process is None:
             return ""
@@ -38,13 +38,24 @@ class Handle:
         if code is not None and code < 0:
             # Somebody killed it on the way: whatever is missing is sent now.
             code = _finish(_spawn(self.run_dir, self.tracking), timeout_s)
-        if code == 0:
+        if code in (0, BUSY):
             return ""
         where = self.tracking.uri or self.run_dir.parent / "mlflow.db"
         return (
             f"{pending(self.run_dir)} records of {self.run_dir} are not in MLflow at {where} yet "
             f"({_last_line(self.run_dir / LOG_NAME)}); nothing is lost, deliver them later"
         )
+
+    @property
+    def pid(self) -> int | None:
+        """The delivery process."""
+        return None if self._process is None else self._process.pid
+
+    def abandon(self) -> None:
+        """Kill the delivery where it stands, which is safe at any point."""
+        if self._process is not None:
+            self._process.kill()
+            _finish(self._process, 10.0)
 
     def __enter__(self) -> Self:
         """The handle itself."""

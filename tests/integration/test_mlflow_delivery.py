@@ -1,5 +1,6 @@
 import os
 import random
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -69,13 +70,12 @@ def test_two_runs_at_once_on_a_new_store_and_kills_at_random_points(tmp_path: Pa
                 journal.metrics(step, {f"train/{name}": step + 0.5 for name in "abcd"})
             wait_until(lambda before=before: offset(rough) > before)
             time.sleep(chance.uniform(0, 0.5))
-            handles[1]._process.kill()
-            handles[1]._process.wait()
+            handles[1].abandon()
             cuts.append(pending(rough))
             handles[1] = start_delivery(rough, LOCAL)
         journal.status("finished")
         # One more kill, just before the end: `finish` delivers what that one left.
-        handles[1]._process.kill()
+        os.kill(handles[1].pid, signal.SIGKILL)
         assert handles[1].finish() == ""
     assert any(cuts), "no kill came in the midst of a delivery"
     assert sorted(points(tmp_path, "rough")) == sorted(logged(rough))
@@ -98,7 +98,7 @@ def test_a_dead_trainer_leaves_no_running_run(tmp_path: Path) -> None:
         "run_dir = Path(sys.argv[1]); journal = Journal(run_dir); journal.status('running')\n"
         "handle = start_delivery(run_dir, TrackingSettings())\n"
         "[journal.metrics(step, {'loss': 1.0}) for step in range(20)]\n"
-        "print(handle._process.pid, flush=True); time.sleep(120)\n"
+        "print(handle.pid, flush=True); time.sleep(120)\n"
     )
     trainer = subprocess.Popen([sys.executable, "-c", program, str(run_dir)], stdout=subprocess.PIPE)
     with trainer:

@@ -1,0 +1,159 @@
+"""The score card of an evaluation: every figure beside its baseline, under the protocol it was measured by."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cluster.scorepage import Picture, picture_sheet, render_page
+from cluster.tracking.files import write_json, write_whole
+from cluster.tracking.provenance import code_version
+from poselib import metrics
+from poselib.errors import InputError
+from poselib.skeleton import H36M_JOINTS
+from shards.sample import Names
+
+FORMAT_VERSION: Final = 1
+FIGURES: Final = {
+    "mpjpe_mm": "MPJPE, mean of all poses",
+    "mpjpe_action_mean_mm": "MPJPE, mean of the actions' means",
+    "pa_mpjpe_rigid_mm": "PA-MPJPE, aligned by rotation and shift",
+    "pa_mpjpe_similarity_mm": "PA-MPJPE, aligned with scale too",
+    "median_mm": "median error of a joint",
+    "pck_150": "3D PCK at 150 mm",
+    "auc": "AUC of PCK, 0 to 150 mm",
+}
+"""The overall figures by their key in `score.json`; the same of the mean pose have `mean_pose_` before it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What an evaluation hands over. Poses are root-relative, camera frame, mm, float32.
+
+    Attributes:
+        predicted_mm: `n 17 3`.
+        true_mm: `n 17 3`.
+        names: what each sample is called, `n` of them.
+        mean_pose_mm: `17 3`, the mean pose of the training data: what a model that sees nothing would say.
+        pictures: a dozen samples to look at.
+        protocol: the protocol card; `synthetic: true` marks data that shows no real people.
+    """
+
+    predicted_mm: np.ndarray
+    true_mm: np.ndarray
+    names: list[Names]
+    mean_pose_mm: np.ndarray
+    pictures: list[Picture]
+    protocol: dict[str, str | float | int | bool | list]
+
+
+def score(evaluated: Evaluated) -> dict[str, Any]:
+    """All figures, ready for JSON: `FIGURES`, the same of the mean pose, per joint, per action, and the protocol.
+
+    Errors in mm; `pck_150` and `auc` from 0 to 1. Every mean over joints has all 17 in it, the root with its 0 too.
+
+    Raises:
+        InputError: nothing to score, or a prediction that is no number.
+        ValueError: arrays that do not belong together.
+    """
+    _check(evaluated)
+    true_mm = evaluated.true_mm
+    actions = [names.action or "(none)" for names in evaluated.names]
+    baseline_mm = np.broadcast_to(evaluated.mean_pose_mm, true_mm.shape)
+    result: dict[str, Any] = {
+        "format": FORMAT_VERSION,
+        "samples": len(true_mm),
+        "synthetic": bool(evaluated.protocol.get("synthetic", False)),
+        "code_version": code_version(),
+    }
+    result |= _figures(evaluated.predicted_mm, true_mm, actions)
+    result |= {f"mean_pose_{key}": value for key, value in _figures(baseline_mm, true_mm, actions).items()}
+    result["per_action_samples"] = {name: actions.count(name) for name in result["per_action"]}
+    result["protocol"] = dict(evaluated.protocol)
+    return result
+
+
+def _figures(predicted_mm: np.ndarray, true_mm: np.ndarray, actions: list[str]) -> dict[str, Any]:
+    errors_mm = metrics.joint_errors_mm(predicted_mm, true_mm)
+    return {
+        "mpjpe_mm": metrics.mpjpe_mm(predicted_mm, true_mm),
+        "mpjpe_action_mean_mm": metrics.action_mean_mm(errors_mm, actions),
+        "pa_mpjpe_rigid_mm": metrics.pa_mpjpe_mm(predicted_mm, true_mm, "rigid"),
+        "pa_mpjpe_similarity_mm": metrics.pa_mpjpe_mm(predicted_mm, true_mm, "similarity"),
+        "median_mm": float(np.median(errors_mm)),
+        "pck_150": metrics.pck(errors_mm),
+        "auc": metrics.auc(errors_mm),
+        "per_joint": dict(zip(H36M_JOINTS, errors_mm.mean(axis=0).tolist(), strict=True)),
+        "per_action": metrics.mean_by_action(errors_mm, actions),
+    }
+
+
+def _check(evaluated: Evaluated) -> None:
+    poses = (len(evaluated.names), len(H36M_JOINTS), 3)
+    for name in ("predicted_mm", "true_mm"):
+        if getattr(evaluated, name).shape != poses:
+            raise ValueError(f"{name} must be of shape {poses}, not {getattr(evaluated, name).shape}")
+    if not evaluated.names:
+        raise InputError("no sample with a 3D truth to score: choose a set or filter that has some")
+    broken = np.flatnonzero(~np.isfinite(evaluated.predicted_mm).all(axis=(1, 2)))
+    if len(broken):
+        first = evaluated.names[broken[0]].picture
+        raise InputError(
+            f"{len(broken)} of {len(evaluated.names)} predictions are not finite, first that of {first}: "
+            "the weights are broken, take those of an earlier checkpoint"
+        )
+
+
+def write_score(run_dir: Path, evaluated: Evaluated, name: str = "score") -> dict[str, Any]:
+    """Score, and write `NAME.json`, `NAME.html` and, where there are pictures, `NAME.jpg` into the run folder.
+
+    Each file is replaced as a whole, the JSON last.
+
+    Raises:
+        InputError: nothing to score, or a prediction that is no number.
+    """
+    result = score(evaluated)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if evaluated.pictures:
+        write_whole(run_dir / f"{name}.jpg", picture_sheet(evaluated.pictures))
+    page = render_page(run_dir.resolve().name, result, FIGURES, evaluated.pictures)
+    write_whole(run_dir / f"{name}.html", page.encode())
+    write_json(run_dir / f"{name}.json", result)
+    return result
+
+
+def print_score(result: dict[str, Any], console: Console) -> None:
+    """Tables of a score: overall beside the mean pose, per action, per joint, and the protocol card."""
+    if result["synthetic"]:
+        console.print("[bold yellow]Synthetic people: these figures say nothing about Human3.6M.")
+    overall = _table(f"{result['samples']} poses", "figure")
+    for key, label in FIGURES.items():
+        overall.add_row(label, format_figure(key, result[key]), format_figure(key, result[f"mean_pose_{key}"]))
+    console.print(overall)
+    for part, title in (("per_action", "action"), ("per_joint", "joint")):
+        table = _table(f"MPJPE per {title}", title)
+        for label, value in result[part].items():
+            table.add_row(escape(label), f"{value:.1f} mm", f"{result[f'mean_pose_{part}'][label]:.1f} mm")
+        console.print(table)
+    card = Table(title="protocol", show_header=False)
+    for label, value in {**result["protocol"], "code version": result["code_version"]}.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        card.add_row(escape(label), escape(text))
+    console.print(card)
+
+
+def format_figure(key: str, value: float) -> str:
+    """A figure for people: one decimal of mm, or of a percentage."""
+    return f"{value:.1f} mm" if key.endswith("_mm") else f"{100 * value:.1f} %"
+
+
+def _table(title: str, first: str) -> Table:
+    table = Table(title=title)
+    table.add_column(first)
+    table.add_column("model", justify="right", style="bold")
+    table.add_column("mean pose", justify="right", style="dim")
+    return table
