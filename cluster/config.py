@@ -85,9 +85,12 @@ def read_yaml(path: Path, cls: type, origins: Origins) -> dict[str, Any]:
     base = values.pop("base", None)
     merged = read_yaml(path.parent / str(base), cls, origins) if base else {}
     values = _python_names(values)
-    known = {**_fields(cls), **{group: object for key in _fields(cls) for group in _groups(key)}}
-    for key, _ in _leaves(values):
-        if key not in known:
+    known = _fields(cls)
+    groups = {group for key in known for group in _groups(key)}
+    for key, value in _leaves(values):
+        if key in groups and value != {}:
+            raise SettingsError(f"{path}: {key}: expected keys and values, found {value!r}")
+        if key not in groups and key not in known:
             raise SettingsError(f"{path}: {_unknown(key, cls)}")
         origins[key] = str(path)
     return _merge(merged, values)
@@ -95,11 +98,11 @@ def read_yaml(path: Path, cls: type, origins: Origins) -> dict[str, Any]:
 
 def _find(path: Path) -> Path:
     """The file itself, or the one of that name that comes with the package."""
-    packaged = Path(configs.__file__).parent / path
-    for candidate in (path, packaged):
+    folder = Path(configs.__file__).parent
+    for candidate in (path, folder / path):
         if candidate.is_file():
             return candidate
-    names = sorted(str(p.relative_to(packaged.parent)) for p in Path(configs.__file__).parent.rglob("*.yaml"))
+    names = sorted(str(found.relative_to(folder)) for found in folder.rglob("*.yaml"))
     raise SettingsError(f"no such settings file: {path}; the package brings {', '.join(names)}")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.settings import SPLITS, Run
+from cluster.settings import Part, Run
 from poselib.errors import InputError
 from shards.augment import NO_AUGMENTATION, check_cover
 from shards.loader import Source
@@ -38,8 +38,7 @@ def open_data(run: Run) -> RunData:
         InputError: a shard set is missing, damaged, of another kind, covers too little or holds none of the subjects.
     """
     h36m = _open(run.data.h36m, "h36m", run)
-    parts = SPLITS[run.data.split]
-    rows = _rows(h36m, parts["train"], run.data.every_train)
+    rows = h36m.select(run.data.subjects("train"), run.data.every_train)
     train = [Source(h36m, rows, run.augment)]
     ratios: tuple[float, ...] = ()
     if run.data.mpii is not None:
@@ -48,17 +47,17 @@ def open_data(run: Run) -> RunData:
         ratios = (1.0, run.data.mpii_ratio) if run.data.mpii_ratio else ()
     sizes = tuple(len(source.rows) for source in train)
     order = Order(run.seed, sizes, slots_per_epoch(sizes, ratios), run.batch.micro)
-    return RunData(tuple(train), evaluation_source(run, "val") if parts["val"] else None, order)
+    return RunData(tuple(train), evaluation_source(run, "val") if run.data.subjects("val") else None, order)
 
 
-def evaluation_source(run: Run, part: str, folder: Path | None = None) -> Source:
+def evaluation_source(run: Run, part: Part, folder: Path | None = None) -> Source:
     """The validation or test samples of a run's split, without augmentation."""
-    subjects = SPLITS[run.data.split][part]
+    subjects = run.data.subjects(part)
     if not subjects:
         raise InputError(f"split {run.data.split} has no {part} subjects")
     every = run.data.every_val if part == "val" else run.data.every_test
     h36m = _open(folder or run.data.h36m, "h36m", run)
-    return Source(h36m, _rows(h36m, subjects, every), NO_AUGMENTATION)
+    return Source(h36m, h36m.select(subjects, every), NO_AUGMENTATION)
 
 
 def mean_pose_mm(source: Source) -> np.ndarray:
@@ -76,13 +75,3 @@ def _open(folder: Path, source: str, run: Run) -> ShardSet:
     manifest = shards.manifest
     check_cover((manifest.cover_width, manifest.cover_height), run.crop, run.model, str(folder))
     return shards
-
-
-def _rows(shards: ShardSet, subjects: tuple[str, ...], every: int) -> np.ndarray:
-    rows = shards.select(subjects=subjects, every=every)
-    if not len(rows):
-        raise InputError(
-            f"{shards.folder} holds no samples of {', '.join(subjects)} at every {every} frames; it holds"
-            f" {', '.join(shards.manifest.subjects)}"
-        )
-    return rows

@@ -10,8 +10,8 @@ from shards.atomic import write_whole
 
 RUN_YAML: Final = "run.yaml"
 
-_MAY_CHANGE: Final = ("engine.", "loader.", "tracking.", "checkpoint.", "log_every", "runs_dir", "name")
-"""Settings that do not change what is computed: another value may resume a run."""
+_MAY_CHANGE: Final = ("engine.", "loader.", "tracking.", "checkpoint.", "log_every", "runs_dir", "name", "epochs", "validate_every")
+"""Settings that do not change what a step computes: another value may resume a run."""
 
 
 def claim(run: Run, global_batch: int) -> Run:

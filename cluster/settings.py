@@ -13,6 +13,7 @@ from poselib.settings import ModelSettings
 from shards.settings import AugmentSettings, CropSettings, LoaderSettings, StudioSettings
 
 Split = Literal["eth", "trainval", "protocol1", "protocol2"]
+Part = Literal["train", "val", "test"]
 SPLITS: dict[str, dict[str, tuple[str, ...]]] = {
     "eth": {"train": ("S1", "S5", "S6", "S7"), "val": ("S8",), "test": ("S9", "S11")},
     "trainval": {"train": ("S1", "S5", "S6", "S7", "S8"), "val": (), "test": ("S9", "S11")},
@@ -30,6 +31,9 @@ class DataSettings:
         h36m: shard set of Human3.6M.
         mpii: shard set of MPII; none trains on Human3.6M alone.
         split: which subjects train, validate and test.
+        train_subjects: others than the split's.
+        val_subjects: others than the split's.
+        test_subjects: others than the split's; none of them may train.
         mpii_ratio: MPII samples per Human3.6M sample in an epoch of Human3.6M; 0 concatenates the two sets.
         every_train: train on each n-th frame.
         every_val: validate on each n-th frame.
@@ -39,6 +43,9 @@ class DataSettings:
     h36m: Path
     mpii: Path | None = None
     split: Split = "eth"
+    train_subjects: tuple[str, ...] = ()
+    val_subjects: tuple[str, ...] = ()
+    test_subjects: tuple[str, ...] = ()
     mpii_ratio: float = 0.0
     every_train: int = 5
     every_val: int = 64
@@ -51,6 +58,14 @@ class DataSettings:
         for name in ("every_train", "every_val", "every_test"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        leaked = set(self.subjects("train")) & set(self.subjects("test"))
+        if leaked:
+            raise ValueError(f"test_subjects must not train, but {', '.join(sorted(leaked))} would")
+
+    def subjects(self, part: Part) -> tuple[str, ...]:
+        """The subjects of a part: the split's, or those named instead."""
+        named: tuple[str, ...] = getattr(self, f"{part}_subjects")
+        return named or SPLITS[self.split][part]
 
 
 @dataclass(frozen=True)

@@ -69,12 +69,12 @@ class Order:
         """The samples of micro-batch `index`, counted from the run's start."""
         places = np.arange(index * self.micro, (index + 1) * self.micro, dtype=np.int64)
         epochs, slots = np.divmod(places, self.epoch_size)
+        source, drawn = np.empty_like(slots), np.empty_like(slots)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            slots[here] = _permutation(self.seed, -1, int(epoch), self.epoch_size)[slots[here]]
-        starts = np.concatenate([[0], np.cumsum(self.per_epoch)])
-        source = np.searchsorted(starts, slots, side="right") - 1
-        drawn = epochs * np.asarray(self.per_epoch)[source] + slots - starts[source]
+            owners, ordinals = _slots(self.seed, int(epoch), self.per_epoch)
+            source[here], drawn[here] = owners[slots[here]], ordinals[slots[here]]
+        drawn += epochs * np.asarray(self.per_epoch)[source]
         turn, sample = np.divmod(drawn, np.asarray(self.sizes)[source])
         for s, p in {(int(s), int(p)) for s, p in zip(source, turn, strict=True)}:
             here = (source == s) & (turn == p)
@@ -109,11 +109,25 @@ def share(step: int, micro_per_step: int, rank: int, world_size: int) -> list[in
     return list(range(step * micro_per_step + rank, (step + 1) * micro_per_step, world_size))
 
 
+@lru_cache(maxsize=2)
+def _slots(seed: int, epoch: int, per_epoch: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Which source owns each slot of an epoch (uint8), and the how manieth of that source's it is (uint32)."""
+    owners = np.repeat(np.arange(len(per_epoch), dtype=np.uint8), per_epoch)
+    _generator(seed, 0, epoch).shuffle(owners)
+    ordinals = np.empty(len(owners), np.uint32)
+    for source, count in enumerate(per_epoch):
+        ordinals[owners == source] = np.arange(count, dtype=np.uint32)
+    return owners, ordinals
+
+
 @lru_cache(maxsize=8)
 def _permutation(seed: int, source: int, turn: int, size: int) -> np.ndarray:
-    """The permutation of a source's pass, or of an epoch's slots (source -1): uint32 `size`."""
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, source + 1, turn])))
+    """The permutation of one pass of a source: uint32 `size`."""
     order = np.arange(size, dtype=np.uint32)
-    generator.shuffle(order)
-    order.flags.writeable = False
+    _generator(seed, source + 1, turn).shuffle(order)
     return order
+
+
+def _generator(*key: int) -> np.random.Generator:
+    """Random numbers that depend on the key alone."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))

@@ -1,0 +1,97 @@
+"""Settings from YAML and command line: later words win, and every mistake is one line that names its key."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.config import SettingsError, dump, flatten, load, parse
+from cluster.settings import DemoSettings, Run
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def base(tmp_path) -> Path:
+    path = tmp_path / "base.yaml"
+    path.write_text("name: x\ndata: {h36m: set}\noptimizer: {lr: 2e-4}\nbatch: {micro: 8, global: 16}\n")
+    return path
+
+
+def write(base: Path, text: str) -> Path:
+    path = base.with_name("run.yaml")
+    path.write_text(text)
+    return path
+
+
+def test_command_line_wins_over_files_and_files_over_defaults(base):
+    run = parse(Run, ["--config", str(base), "--batch.global", "32", "--model.ppm_bins=[1,12]", "--seed=3"])
+    assert (run.batch.global_, run.batch.micro, run.seed, run.optimizer.lr) == (32, 8, 3, 2e-4)
+    assert run.model.ppm_bins == (1, 12)
+    assert run.data.h36m == Path("set")
+    assert run.epochs == 70
+
+
+def test_a_file_holds_only_what_differs_from_its_base(base):
+    run = load(Run, write(base, "base: base.yaml\noptimizer: {clip: 5}\n"))
+    assert (run.optimizer.lr, run.optimizer.clip, run.batch.micro) == (2e-4, 5.0, 8)
+
+
+def test_what_is_written_reads_back(base, tmp_path):
+    run = parse(Run, ["--config", str(base), "--model.ppm_bins=[]"])
+    (tmp_path / "again.yaml").write_text(dump(run))
+    assert load(Run, tmp_path / "again.yaml") == run
+    assert flatten(run)["batch.global"] == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("optimizer: {lrr: 1}", ["run.yaml", "'optimizer.lrr'", "'optimizer.lr'"]),
+        ("modle: {depth: 1}", ["run.yaml", "'modle.depth'", "'model.depth'"]),
+        ("optimizer: {lr: fast}", ["run.yaml", "optimizer.lr", "float", "fast"]),
+        ("optimizer: {lr: -1}", ["run.yaml", "optimizer.lr must be above 0"]),
+        ("model: {backbone: vgg}", ["run.yaml", "model.backbone", "'resnet50'", "vgg"]),
+        ("model: {ppm_bins: [1, 1]}", ["run.yaml", "model.ppm_bins", "[1, 1]"]),
+        ("batch: {global: 3}", ["run.yaml", "batch.global must be 0 or a multiple of micro = 8"]),
+        ("epochs: 1.5", ["run.yaml", "epochs", "int"]),
+        ("optimizer: 3", ["run.yaml", "optimizer"]),
+        ("- 1", ["run.yaml", "expected keys and values"]),
+        ("a: [", ["run.yaml, line", "not valid YAML"]),
+        ("base: nowhere.yaml", ["nowhere.yaml", "no such settings file", "demo.yaml"]),
+    ],
+)
+def test_mistakes_in_a_file_are_one_line(base, text, words):
+    path = write(base, text if text.startswith(("base", "-", "a:")) else f"base: base.yaml\n{text}\n")
+    with pytest.raises(SettingsError) as error:
+        load(Run, path)
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--optimizer.lrr", "3"], ["command line", "'optimizer.lr'"]),
+        (["--optimizer.lr", "x"], ["command line", "optimizer.lr"]),
+        (["--batch.global", "5"], ["command line", "batch.global"]),
+        (["stray"], ["stray"]),
+        (["--config"], ["--config needs a file"]),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_line(base, argv, words):
+    with pytest.raises(SettingsError) as error:
+        parse(Run, ["--config", str(base), *argv])
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_missing_keys_are_named():
+    with pytest.raises(SettingsError, match="name, data.h36m"):
+        parse(Run, [])
+
+
+def test_the_packaged_demo_is_complete():
+    settings = load(DemoSettings, Path("demo.yaml"))
+    assert settings.train.data.split == "eth"

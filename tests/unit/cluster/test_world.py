@@ -1,0 +1,53 @@
+"""The world from each launcher's variables."""
+
+import pytest
+
+from cluster.world import World, current_world
+from poselib.errors import InputError
+
+pytestmark = pytest.mark.unit
+
+SLURM = {
+    "SLURM_PROCID": "3",
+    "SLURM_STEP_ID": "0",
+    "SLURM_NTASKS": "8",
+    "SLURM_LOCALID": "1",
+    "SLURM_JOB_ID": "123456",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x4)",
+    "SLURM_STEP_NODELIST": "n[1-4]",
+    "MASTER_ADDR": "n1",
+}
+
+
+def test_without_a_launcher_there_is_none():
+    assert current_world({}) is None
+
+
+def test_a_batch_script_is_no_task():
+    assert current_world({"SLURM_JOB_ID": "5", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) is None
+
+
+def test_slurm_tasks():
+    world = current_world(SLURM)
+    assert world == World(3, 8, 1, 2, "n1", 20000 + 3456, "slurm")
+    assert world.variables()["WORLD_SIZE"] == "8"
+
+
+def test_the_batch_scripts_port_wins():
+    assert current_world(SLURM | {"MASTER_PORT": "4242"}).port == 4242
+
+
+def test_torchrun_wins_inside_slurm():
+    torchrun = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "h", "MASTER_PORT": "99"}
+    assert current_world(SLURM | torchrun) == World(1, 2, 1, 2, "h", 99, "torchrun")
+
+
+def test_a_world_knows_itself_again():
+    world = World(1, 4, 1, 4, "host", 1234, "torchrun")
+    assert current_world(world.variables()) == world
+
+
+@pytest.mark.parametrize("missing", ["SLURM_LOCALID", "SLURM_JOB_ID"])
+def test_incomplete_variables_are_named(missing):
+    with pytest.raises(InputError, match=missing):
+        current_world({key: value for key, value in SLURM.items() if key != missing})

@@ -1,0 +1,60 @@
+"""The front door: words to commands, problems to one line and an exit code."""
+
+import subprocess
+import sys
+
+import pytest
+
+import pose
+
+pytestmark = pytest.mark.unit
+
+
+def test_help_names_every_command(capsys):
+    assert pose.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in pose.COMMANDS)
+
+
+@pytest.mark.parametrize("name", pose.COMMANDS)
+def test_every_command_explains_itself_with_an_example(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        pose.main([*name.split(), "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "examples:" in shown
+    assert pose.COMMANDS[name].examples[0] in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (["trian"], 2, "the nearest is `pose train`"),
+        (["shards"], 2, "pose shards build"),
+        (["train", "--optimizer.lrr", "1"], 2, "'optimizer.lr'"),
+        (["train", "--config", "nowhere.yaml"], 2, "no such settings file: nowhere.yaml"),
+        (["train", "--name", "x", "--data.h36m", "nowhere"], 1, "nowhere is not a folder"),
+        (["eval", "nowhere"], 1, "nowhere is no run"),
+        (["shards", "verify", "nowhere"], 1, "nowhere"),
+        (["shards", "build", "nowhere", "out"], 1, "nowhere"),
+        (["ui", "--runs_dir", "nowhere"], 1, "nowhere"),
+    ],
+)
+def test_mistakes_are_one_line_and_an_exit_code(words, code, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert pose.main(words) == code
+    shown = capsys.readouterr().err.strip()
+    assert line in shown
+    assert words == ["shards"] or "\n" not in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_gives_the_traceback(tmp_path):
+    with pytest.raises(Exception, match="nowhere"):
+        pose.main(["eval", str(tmp_path / "nowhere"), "--debug"])
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, pose; pose.main(['--help']); print([m for m in ('torch', 'mlflow', 'ray') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
