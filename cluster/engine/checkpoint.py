@@ -13,9 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 import torch.distributed as dist
-from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 
 from cluster.engine.engine import Engine
 from poselib.errors import InputError
@@ -23,25 +21,6 @@ from poselib.errors import InputError
 _STATE: Final = "state"
 _COMPLETE: Final = "complete.json"
 _NAME: Final = re.compile(r"step-(\d{8})")
-
-
-class _Files(TorchCheckpointEngine):
-    """DeepSpeed's files, read without running anything that a pickle may carry.
-
-    A failed write is kept in `problem` instead of raised: DeepSpeed's save is collective, and a rank that left it half
-    way would leave the others waiting.
-    """
-
-    problem = ""
-
-    def save(self, state_dict: Any, path: str) -> None:
-        try:
-            torch.save(state_dict, path)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            self.problem = " ".join(str(error).split())[:200]
-
-    def load(self, path: str, map_location: Any = None) -> Any:
-        return torch.load(path, map_location=map_location, weights_only=True)
 
 
 class Checkpoints:
@@ -90,7 +69,7 @@ class Checkpoints:
         Raises:
             InputError: of another architecture, or with content that is more than numbers.
         """
-        engine.deepspeed.checkpoint_engine = _Files(None)
+        engine.use_safe_files()
         try:
             _, client = engine.deepspeed.load_checkpoint(str(path), tag=_STATE)
         except RuntimeError as error:
@@ -103,7 +82,7 @@ class Checkpoints:
         return _step(path), client["extra"]
 
     def _write(self, engine: Engine, partial: Path, extra: dict[str, Any]) -> None:
-        files = engine.deepspeed.checkpoint_engine = _Files(None)
+        files = engine.use_safe_files()
         engine.deepspeed.save_checkpoint(str(partial), tag=_STATE, client_state={"extra": extra}, save_latest=False)
         if files.problem:
             raise OSError(files.problem)

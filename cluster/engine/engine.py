@@ -88,10 +88,13 @@ class Engine:
             "steps_per_print": 2**31,
         }
         model.to(device)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.deepspeed, *_ = _import_deepspeed(device).initialize(
             model=model, optimizer=optimizer, config=config, dist_init_required=False
         )
+        if settings.zero_stage == 0:
+            # DeepSpeed broadcasts parameters as bytes, which wants them contiguous; ZeRO keeps them as views into one
+            # flat buffer, where they must stay. The pictures are channels_last at every stage.
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model
         self.optimizer = optimizer
         self.accumulation = accumulation
@@ -111,6 +114,13 @@ class Engine:
         """The rate of the coming update."""
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = lr
+
+    def use_safe_files(self) -> Any:
+        """Have DeepSpeed write and read its checkpoints through a new `SafeFiles`, which is returned."""
+        from cluster.engine.files import SafeFiles
+
+        self.deepspeed.checkpoint_engine = SafeFiles(None)
+        return self.deepspeed.checkpoint_engine
 
     def grad_norm(self) -> float | None:
         """Norm of the last update's gradient before clipping, where DeepSpeed tells it."""
