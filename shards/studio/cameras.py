@@ -142,7 +142,7 @@ def still_camera(
     distance = tall_mm * focal / (rng.uniform(*filled) * height)
     bearing, high = rng.uniform(0, 2 * np.pi), np.clip(rng.normal(1400, 450), 250, 2600)
     position = np.array([target[0] + distance * np.cos(bearing), target[1] + distance * np.sin(bearing), high])
-    aim = target + rng.normal(0, 0.1 * tall_mm, 3)
+    aim = target + rng.normal(0, 0.07 * tall_mm, 3)
     centre = np.array([width, height]) / 2
     return StudioCamera(
         name="still",

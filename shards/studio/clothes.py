@@ -37,22 +37,21 @@ class Dress:
     look: np.ndarray
 
 
-def draw_dress(rng: np.random.Generator, body: Body) -> Dress:
-    """Draw clothes and looks for a body."""
+def draw_dress(rng: np.random.Generator, body: Body, person: np.random.Generator) -> Dress:
+    """Draw clothes for a body from `rng`, and its skin and hair from `person`, which may stay the same."""
     points = np.column_stack([body.vertices, _down_the_arm(body)])
-    look = _draw_look(rng, body)
+    look = _draw_clothes(rng, body)
+    _draw_face(person, body, look)
     swell = _swell(rng, body, points, look)
     vertices = body.vertices + vertex_normals(body.vertices, body.faces) * swell[:, None]
     return Dress(vertices, points.astype(np.float32), look)
 
 
-def _draw_look(rng: np.random.Generator, body: Body) -> np.ndarray:
-    """The numbers of a look."""
-    joints, tall = body.landmarks, body.stature
-    nose, neck, hip, knee, ankle = joints[9], joints[8][2], joints[1][2], joints[2][2], joints[3][2]
+def _draw_clothes(rng: np.random.Generator, body: Body) -> np.ndarray:
+    """The numbers of a look, without the face."""
+    tall = body.stature
+    neck, hip, knee, ankle = body.landmarks[[8, 1, 2, 3], 2]
     look = np.zeros(LOOK_COLUMNS, np.float32)
-    look[SKIN : SKIN + 3] = np.clip(np.array(_SKINS[rng.integers(len(_SKINS))]) + rng.normal(0, 0.02, 3), 0.05, 1)
-    look[HAIR : HAIR + 3] = _HAIRS[rng.integers(len(_HAIRS))]
     for column in (SHIRT, PRINT, TROUSERS):
         look[column : column + 3] = _cloth_colour(rng)
     look[TROUSERS : TROUSERS + 3] *= rng.uniform(0.4, 1.0)
@@ -65,14 +64,21 @@ def _draw_look(rng: np.random.Generator, body: Body) -> np.ndarray:
     look[SHOE_TOP] = ankle + tall * rng.uniform(-0.02, 0.02)
     look[KIND] = rng.choice([PLAIN, STRIPES, CHECKS, CLOUDS, SPOTS], p=[0.45, 0.2, 0.1, 0.15, 0.1])
     look[SIZE] = rng.uniform(35, 110)
+    look[WRINKLE] = rng.uniform(0.06, 0.16)
+    look[VEE] = rng.choice([0.0, 0.05]) * tall
+    return look
+
+
+def _draw_face(rng: np.random.Generator, body: Body, look: np.ndarray) -> None:
+    """Add skin, hair and where the face is to a look."""
+    tall, nose, neck = body.stature, body.landmarks[9], body.landmarks[8, 2]
+    look[SKIN : SKIN + 3] = np.clip(np.array(_SKINS[rng.integers(len(_SKINS))]) + rng.normal(0, 0.02, 3), 0.05, 1)
+    look[HAIR : HAIR + 3] = _HAIRS[rng.integers(len(_HAIRS))]
     look[NOSE_Y], look[NOSE_Z] = nose[1] - 30, nose[2]
     look[BACK_Y] = body.vertices[body.skin[:, BONES.index("head")] > 0.5, 1].max()
     look[HAIR_FRONT] = nose[2] + tall * rng.uniform(0.045, 0.056)
     # Short at the nape, to the shoulders, or none.
     look[HAIR_BACK] = rng.choice([nose[2] - 0.02 * tall, neck - 0.02 * tall, nose[2] + 0.04 * tall], p=[0.6, 0.3, 0.1])
-    look[WRINKLE] = rng.uniform(0.06, 0.16)
-    look[VEE] = rng.choice([0.0, 0.05]) * tall
-    return look
 
 
 def _cloth_colour(rng: np.random.Generator) -> np.ndarray:

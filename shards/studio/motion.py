@@ -165,12 +165,15 @@ def _walk(
 
 
 def _sit_on_floor(rng: np.random.Generator, angles: dict[str, np.ndarray]) -> None:
-    """Change seated angles to sitting on the floor: knees up or legs stretched, the trunk leaning a little back."""
-    stretched = rng.uniform(0, 1)
+    """Change seated angles to sitting on the floor, knees up or legs stretched.
+
+    With thighs and shanks of about one length, heels are level with the hips where knee = 2 hip - 180 degrees.
+    """
+    bent = rng.uniform(0, 1)
     for side in "ws":
-        bent = np.clip(stretched + rng.uniform(-0.3, 0.3), 0, 1)
-        angles[f"hip_{side}"] = angles[f"hip_{side}"] * 0.2 + 72 + 28 * (1 - bent)
-        angles[f"knee_{side}"] = angles[f"knee_{side}"] * 0.15 + 8 + 85 * (1 - bent)
+        share = np.clip(bent + rng.uniform(-0.35, 0.35), 0.05, 1)
+        angles[f"hip_{side}"] = 92 + 32 * share + 0.3 * (angles[f"hip_{side}"] - angles[f"hip_{side}"].mean())
+        angles[f"knee_{side}"] = 2 * angles[f"hip_{side}"] - 180
 
 
 def _turn(axis: int, degrees: np.ndarray) -> np.ndarray:

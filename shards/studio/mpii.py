@@ -65,10 +65,10 @@ def draw_still(settings: StudioSettings, number: int) -> Still:
     names = sorted(load_bodies())
     body = load_bodies()[names[rng.integers(len(names))]]
     action = ACTIONS[rng.integers(len(ACTIONS))]
-    take = stage(rng, body, draw_dress(rng, body), draw_clip(rng, action, 1))
+    take = stage(rng, body, draw_dress(rng, body, rng), draw_clip(rng, action, 1))
     points = take.landmarks[0]
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
-    camera = still_camera(rng, middle, float(np.ptp(points, axis=0).max()), (0.45, 1.05))
+    camera = still_camera(rng, middle, float(np.ptp(points, axis=0).max()), (0.4, 0.92))
     test, without = rng.random() < _TEST_SHARE, rng.random() < _WITHOUT_JOINTS
     return Still(take, camera, bool(test), bool(without), rng)
 

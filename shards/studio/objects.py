@@ -1,6 +1,7 @@
 """Things painted in front of a picture: plants, bottles and balls, with exact masks."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Final
 
 import cv2
@@ -17,22 +18,28 @@ def paint_object(rng: np.random.Generator, picture: np.ndarray) -> tuple[str, np
     """Paint a random thing into `picture` (`h w 3` float32, in place); returns its VOC class and mask `h w` bool."""
     height, width = picture.shape[:2]
     name = str(rng.choice(sorted(_PAINTERS)))
-    shape = (height * _FINER, width * _FINER)
-    tall = rng.uniform(0.2, 0.6) * shape[0]
-    centre = np.array([rng.uniform(0.02, 0.98) * shape[1], rng.uniform(0.35, 0.95) * shape[0]])
-    paint, where = _PAINTERS[name](rng, shape, centre, tall)
+    side = int(1.5 * rng.uniform(0.2, 0.6) * height)
+    left = int(rng.uniform(0.02, 0.98) * width) - side // 2
+    top = int(rng.uniform(0.35, 0.95) * height) - side // 2
+    large = side * _FINER
+    paint, where = _PAINTERS[name](rng, (large, large), np.array([large / 2, large / 2]), large / 1.5)
     paint = _texture(rng, paint)
-    share = cv2.resize(where, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)[..., None] / 255
-    covered = cv2.resize(paint * (where[..., None] > 0), (width, height), interpolation=cv2.INTER_AREA)
-    picture[:] = picture * (1 - share) + covered
-    return name, share[..., 0] > 0.5
+    share = cv2.resize(where, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)[..., None] / 255
+    covered = cv2.resize(paint * (where[..., None] > 0), (side, side), interpolation=cv2.INTER_AREA)
+    # The part of the painting that lies in the picture.
+    rows, columns = slice(max(0, top), min(height, top + side)), slice(max(0, left), min(width, left + side))
+    part = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
+    picture[rows, columns] = picture[rows, columns] * (1 - share[part]) + covered[part]
+    mask = np.zeros((height, width), bool)
+    mask[rows, columns] = share[part][..., 0] > 0.5
+    return name, mask
 
 
 def _texture(rng: np.random.Generator, paint: np.ndarray) -> np.ndarray:
     """Grain, and light from one side."""
     height, width = paint.shape[:2]
     grain = cv2.resize(rng.normal(0, 0.09, (height // 12 + 1, width // 12 + 1)).astype(np.float32), (width, height))
-    slope = np.linspace(*(rng.choice([-1, 1]) * np.array([-0.25, 0.25])), width, dtype=np.float32)
+    slope = float(rng.choice([-1, 1])) * np.linspace(-0.25, 0.25, width, dtype=np.float32)
     return np.clip(paint * (1 + grain + slope)[..., None], 0, 1)
 
 
@@ -56,7 +63,8 @@ def _plant(rng: np.random.Generator, shape: tuple[int, int], centre: np.ndarray,
         angle, length = rng.normal(-np.pi / 2, 0.75), rng.uniform(0.25, 0.62)
         broad = rng.uniform(0.02, 0.06) * np.sin(np.pi * along)
         bend = angle + rng.normal(0, 0.5) * along
-        spine = np.cumsum(np.stack([np.cos(bend), np.sin(bend)], axis=1) * length / 8, axis=0) + [0, 0.15]
+        steps = np.stack([np.cos(bend), np.sin(bend)], axis=1) * length / 8
+        spine = np.array([0, 0.15]) + np.cumsum(steps, axis=0)
         side = np.stack([-np.sin(bend), np.cos(bend)], axis=1) * broad[:, None]
         _fill(
             layer, centre + tall * np.concatenate([spine + side, (spine - side)[::-1]]), green * rng.uniform(0.5, 1.4)
@@ -90,7 +98,7 @@ def _monitor(rng: np.random.Generator, shape: tuple[int, int], centre: np.ndarra
     low, high = frame[3] * 0.92, frame[2] * 0.92
     top_low, top_high = frame[0] * 0.92, frame[1] * 0.92
     edges = np.sort(np.r_[0, rng.uniform(0, 1, rng.integers(2, 7)), 1])
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(edges):
         band = [top_low + start * (low - top_low), top_high + start * (high - top_high)]
         band += [top_high + end * (high - top_high), top_low + end * (low - top_low)]
         _fill(layer, centre + tall * np.array(band), rng.uniform(0, 1, 3))

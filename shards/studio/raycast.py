@@ -30,9 +30,8 @@ def noise(u: float, v: float, seed: int) -> float:
     x, y = math.floor(u), math.floor(v)
     a, b = u - x, v - y
     a, b = a * a * (3 - 2 * a), b * b * (3 - 2 * b)
-    i, j = int(x), int(y)
-    low = _hash(i, j, seed) * (1 - a) + _hash(i + 1, j, seed) * a
-    high = _hash(i, j + 1, seed) * (1 - a) + _hash(i + 1, j + 1, seed) * a
+    low = _hash(x, y, seed) * (1 - a) + _hash(x + 1, y, seed) * a
+    high = _hash(x, y + 1, seed) * (1 - a) + _hash(x + 1, y + 1, seed) * a
     return 2 * (low * (1 - b) + high * b) - 1
 
 
@@ -40,14 +39,14 @@ def noise(u: float, v: float, seed: int) -> float:
 def _pattern(kind: int, u: float, v: float, seed: int) -> float:
     """How much of the second colour a surface shows at (u, v), in units of the pattern's size: 0 to 1."""
     if kind == CHECKS:
-        return float((int(math.floor(u)) + int(math.floor(v))) & 1)
+        return float((math.floor(u) + math.floor(v)) & 1)
     if kind == STRIPES:
-        return _hash(int(math.floor(u)), 0, seed)
+        return _hash(math.floor(u), 0, seed)
     if kind == BRICKS:
         row = math.floor(v * 2)
-        along = u + 0.5 * (int(row) & 1)
+        along = u + 0.5 * (row & 1)
         joint = (v * 2 - row) < 0.08 or (along - math.floor(along)) < 0.04
-        return 1.0 if joint else 0.35 * _hash(int(math.floor(along)), int(row), seed)
+        return 1.0 if joint else 0.35 * _hash(math.floor(along), row, seed)
     if kind == CLOUDS:
         return 0.5 + 0.5 * noise(u, v, seed)
     if kind == SPOTS:
@@ -125,6 +124,11 @@ def cast(
     inverse = np.empty((height, width), np.float32)
     surface = np.empty((height, width), np.int16)
     ox, oy, oz = position
+    # From the camera to each box, and the squared length of the tangent to the ball around it.
+    balls = np.empty((len(boxes), 4))
+    for b in range(len(boxes)):
+        balls[b, :3] = boxes[b, :3] - position
+        balls[b, 3] = np.sum(balls[b, :3] ** 2) - np.sum(boxes[b, 3:6] ** 2)
     for row in range(height):
         for column in range(width):
             rx, ry = rays[row, column]
@@ -141,7 +145,12 @@ def cast(
                 t, axis, side, hit = ty, 1, (-1.0 if dy > 0 else 1.0), (3 if dy > 0 else 2)
             else:
                 t, axis, side, hit = tz, 2, (-1.0 if dz > 0 else 1.0), (5 if dz > 0 else 4)
+            length2 = dx * dx + dy * dy + dz * dz
             for b in range(len(boxes)):
+                # Most rays miss the ball around a box by far.
+                along = dx * balls[b, 0] + dy * balls[b, 1] + dz * balls[b, 2]
+                if along < 0 or balls[b, 3] * length2 > along * along:
+                    continue
                 distance, box_axis, box_side = _hit_box(boxes[b], ox, oy, oz, dx, dy, dz)
                 if distance < t:
                     t, axis, side, hit = distance, box_axis, box_side, ROOM_FACES + b

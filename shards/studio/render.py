@@ -68,7 +68,7 @@ def draw_person(
     _shade(
         picture[inside], coverage[inside], backdrop.inverse[inside], triangle, corners, faces,
         (1 / np.maximum(depth, 1)).astype(np.float32), normals, dress.points, dress.look,
-        backdrop.light.astype(np.float32), np.float32(backdrop.ambient),
+        backdrop.light.astype(np.float32), backdrop.ambient,
     )  # fmt: skip
     return coverage
 
@@ -139,16 +139,18 @@ def _rasterise(
         xb, yb = points[b]
         xc, yc = points[c]
         area = (xb - xa) * (yc - ya) - (xc - xa) * (yb - ya)
-        if abs(area) < 1e-9:
+        # Seen from outside, triangles run clockwise in pixels, whose y points down; the others are turned away.
+        if area > -1e-6:
             continue
+        scale = 1 / area
         first, last = max(0, int(min(ya, yb, yc) - 0.5)), min(height - 1, int(max(ya, yb, yc) + 0.5))
         start, end = max(0, int(min(xa, xb, xc) - 0.5)), min(width - 1, int(max(xa, xb, xc) + 0.5))
         for row in range(first, last + 1):
             y = row + 0.5
             for column in range(start, end + 1):
                 x = column + 0.5
-                wa = ((xb - x) * (yc - y) - (xc - x) * (yb - y)) / area
-                wb = ((xc - x) * (ya - y) - (xa - x) * (yc - y)) / area
+                wa = ((xb - x) * (yc - y) - (xc - x) * (yb - y)) * scale
+                wb = ((xc - x) * (ya - y) - (xa - x) * (yc - y)) * scale
                 wc = 1 - wa - wb
                 if wa < 0 or wb < 0 or wc < 0:
                     continue

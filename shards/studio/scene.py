@@ -119,10 +119,12 @@ def box(centre: np.ndarray | list[float], half: np.ndarray | list[float], yaw: f
     return np.array([[*centre, *half, np.cos(yaw), np.sin(yaw)]])
 
 
-def draw_seat(rng: np.random.Generator, place: np.ndarray, top_mm: float, facing: float) -> Prop:
-    """A box, stool or chair at `place` (2, mm) whose seat is at `top_mm`, for one who faces `facing` radians."""
+def draw_seat(rng: np.random.Generator, hips: np.ndarray, top_mm: float, facing: float) -> Prop:
+    """A box, stool or chair for hips at `hips` (2, mm) facing `facing` radians, with its seat at `top_mm`."""
     half, kind = rng.uniform(190, 250), rng.choice(["box", "stool", "chair"])
     ahead = np.array([np.sin(facing), -np.cos(facing)])
+    # The back edge stays just behind the person's back, whatever the size.
+    place = hips + (half - 165) * ahead
     if kind == "box" or top_mm < 150:
         return Prop(box([*place, top_mm / 2], [half, half, top_mm / 2], facing), draw_material(rng))
     right = np.array([-ahead[1], ahead[0]])

@@ -40,8 +40,7 @@ def stage(rng: np.random.Generator, body: Body, dress: Dress, clip: Clip) -> Tak
     props: tuple[Prop, ...] = ()
     if clip.stance == "on a seat":
         facing = float(clip.heading.mean())
-        place = clip.ground_mm.mean(axis=0) - 40 * np.array([np.sin(facing), -np.cos(facing)])
-        props = (draw_seat(rng, place, _underside(body, vertices, landmarks), facing),)
+        props = (draw_seat(rng, clip.ground_mm.mean(axis=0), _underside(body, vertices, landmarks), facing),)
     return Take(body, dress, vertices, landmarks, props)
 
 

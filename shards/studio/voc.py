@@ -62,7 +62,7 @@ def draw_picture(settings: StudioSettings, number: int) -> Annotated:
     picture = backdrop.picture.copy()
     if rng.random() < 0.35:
         body = load_bodies()[rng.choice(sorted(load_bodies()))]
-        take = stage(rng, body, draw_dress(rng, body), draw_clip(rng, rng.choice(ACTIONS), 1))
+        take = stage(rng, body, draw_dress(rng, body, rng), draw_clip(rng, rng.choice(ACTIONS), 1))
         coverage = draw_person(picture, backdrop, camera, take.dress, body.faces, take.vertices[0])
         names.append("person")
         objects[coverage > 0.5] = len(names)
