@@ -243,7 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, signal.SIG_IGN)
     # MLflow would retry by itself for minutes, also what must not be repeated blindly, and report to its makers.
     os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
     tracking = TrackingSettings(uri=options.uri, experiment=options.experiment)
     pause = (lambda _: True) if options.once else _wait_for_end_of(sys.stdin.buffer)
     try:
