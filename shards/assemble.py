@@ -59,7 +59,8 @@ def write_manifest(settings: BuildSettings, source: str, reader: Reader, records
         shards=shards,
         index_sha256=hashlib.sha256(table).hexdigest(),
         skipped=tuple(skip for record in records for skip in record.skipped),
-        known_faults=reader.notes(settings),
+        known_faults=reader.faults(settings),
+        split=reader.split(settings),
         set_hash=hash_set(content, shards),
     )
     write_whole(settings.out / TABLE, table)

@@ -10,16 +10,18 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -124,33 +126,35 @@ def _run(work: Any, parts: list[Part], workers: int) -> Iterator[tuple[str, Part
             yield part.name, work(part)
         return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_follow_parent) as pool:
+    stop, stopper = spawn.Pipe(duplex=False)
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker, initargs=(stop,)) as pool:
         futures: dict[Future[PartRecord], str] = {pool.submit(work, part): part.name for part in parts}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
+            stopper.close()
+            pool.shutdown(cancel_futures=True)
             raise
+    stopper.close()
+    stop.close()
 
 
-def _follow_parent() -> None:
-    """A worker must not outlive a killed build: it would hang for ever, or write beside the next one."""
-    import cv2
-
+def _start_worker(stop: Connection) -> None:
+    """Let a worker leave when the build stops or is killed: it would hang for ever, or write beside the next one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the build itself decides
     cv2.setNumThreads(1)  # a process per core is enough
     parent = multiprocessing.parent_process()
 
     def leave() -> None:
-        if parent is not None:
-            wait([parent.sentinel])
+        wait([stop, parent.sentinel] if parent else [stop])
         os._exit(1)
 
     threading.Thread(target=leave, daemon=True).start()
 
 
 def _start(out: Path, content: dict[str, Any]) -> None:
-    """Claim the folder for these settings and sweep up what an interrupted build left half written."""
+    """Claim the folder for these settings."""
     path = out / BUILDING / SETTINGS
     if path.is_file():
         _check_same(json.loads(path.read_bytes()), content, out)
@@ -161,9 +165,13 @@ def _start(out: Path, content: dict[str, Any]) -> None:
                 f"out: {out} is neither empty nor a shard set (it holds {foreign[0]}); take another folder"
             )
         write_whole(path, json.dumps(content).encode())
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed writers left half written."""
     for folder in (out, out / BUILDING):
         for left in folder.glob(TEMPORARY):
-            left.unlink()
+            left.unlink(missing_ok=True)
 
 
 def _check_same(there: dict[str, Any], now: dict[str, Any], out: Path) -> None:
@@ -203,7 +211,11 @@ def _only_builder(out: Path) -> Iterator[None]:
             raise InputError(f"out: another build is at work in {out}; wait for it or take another folder") from error
         except OSError:  # a file system without locks
             pass
-        yield
+        _sweep(out)
+        try:
+            yield
+        finally:
+            _sweep(out)
 
 
 def _progress() -> Progress:

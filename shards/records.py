@@ -63,6 +63,7 @@ class Manifest:
         index_sha256: of `samples.npy`.
         skipped: damaged input that is not in the set.
         known_faults: faults of the published data and how they were handled.
+        split: how training and validation parts were told apart; empty where there are none.
         set_hash: of the settings and all shards; names the set on every score.
     """
 
@@ -87,6 +88,7 @@ class Manifest:
     index_sha256: str
     skipped: tuple[Skipped, ...]
     known_faults: tuple[str, ...]
+    split: str
     set_hash: str
 
     def to_json(self) -> bytes:

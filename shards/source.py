@@ -73,7 +73,8 @@ class Reader:
         detect: whether a folder holds this layout.
         parts: all parts in their final order; raises InputError where the layout is broken as a whole.
         read: the samples of one part in order, and in their places what had to be skipped.
-        notes: one line for each known fault of the published data and how it was handled.
+        faults: one line for each known fault of the published data and how it was handled.
+        split: how the parts of the set (`Names.part`) were told apart; empty where it has none.
     """
 
     kind: Kind
@@ -81,7 +82,8 @@ class Reader:
     detect: Callable[[Path], bool]
     parts: Callable[[BuildSettings], list[Part]]
     read: Callable[[BuildSettings, Part], Iterator[Person | Occluder | Skipped]]
-    notes: Callable[[BuildSettings], tuple[str, ...]]
+    faults: Callable[[BuildSettings], tuple[str, ...]]
+    split: Callable[[BuildSettings], str]
 
 
 def is_synthetic(raw: Path) -> bool:

@@ -4,7 +4,6 @@ A part is one recording of a subject with all its cameras. Each video is decoded
 frame, and only wanted frames are converted.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from shards.records import Skipped
 from shards.sample import Names
 from shards.settings import BuildSettings
 from shards.source import Part, Person, Reader, is_synthetic, outside
+from shards.table import natural_order
 
 POSES: Final = "MyPoseFeatures/D3_Positions"
 RAW_JOINTS: Final = 32
@@ -62,11 +62,11 @@ def parts(settings: BuildSettings) -> list[Part]:
     """One part per recording, by subject's number and name.
 
     Raises:
-        InputError: a subject that was asked for is missing, or there are no recordings at all.
+        InputError: a subject that was asked for or its videos are missing, or there are no recordings at all.
     """
     raw = settings.raw
     metadata = read_metadata(raw / "metadata.xml")
-    found = sorted((p.parent.parent.name for p in raw.glob(f"S*/{POSES}")), key=_subject_number)
+    found = sorted((p.parent.parent.name for p in raw.glob(f"S*/{POSES}")), key=natural_order)
     missing = sorted(set(settings.subjects) - set(found))
     if missing:
         raise InputError(f"subjects: {', '.join(missing)} not found in {raw}, which has {', '.join(found)}")
@@ -76,6 +76,10 @@ def parts(settings: BuildSettings) -> list[Part]:
         cameras = {
             name: camera for (who, name), camera in metadata.cameras.items() if who == subject and name in filmed
         }
+        if not cameras:
+            raise InputError(
+                f"{raw / subject / 'Videos'} holds no video of a known camera; unpack them, or set subjects"
+            )
         stems = sorted(path.stem for path in (raw / subject / POSES).glob("*.cdf") if not path.stem.startswith("_ALL"))
         for stem in stems:
             action, subaction = metadata.takes.get((subject, stem)) or guess_take(stem, stems)
@@ -123,7 +127,7 @@ def wanted_frames(frames: int, settings: BuildSettings) -> list[int]:
     return sorted(wanted)
 
 
-def notes(settings: BuildSettings) -> tuple[str, ...]:
+def faults(settings: BuildSettings) -> tuple[str, ...]:
     """Known faults of the release that concern this set; the studio's data has none."""
     if is_synthetic(settings.raw):
         return ()
@@ -143,14 +147,14 @@ def notes(settings: BuildSettings) -> tuple[str, ...]:
     return tuple(skipped + shifted)
 
 
+def split(settings: BuildSettings) -> str:
+    """Human3.6M is split by subjects, when it is read."""
+    return ""
+
+
 READER: Final = Reader(
-    "people", f"metadata.xml beside S1/{POSES}/*.cdf and S1/Videos/*.mp4", detect, parts, read, notes
+    "people", f"metadata.xml beside S1/{POSES}/*.cdf and S1/Videos/*.mp4", detect, parts, read, faults, split
 )
-
-
-def _subject_number(name: str) -> tuple[int, str]:
-    digits = re.sub(r"\D", "", name)
-    return int(digits) if digits else 0, name
 
 
 def _film(settings: BuildSettings, take: Take, name: str, poses: np.ndarray) -> Iterator[Person | Skipped]:

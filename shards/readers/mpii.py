@@ -82,12 +82,12 @@ def parts(settings: BuildSettings) -> list[Part]:
     pictures = []
     for number, entry in enumerate(_training_entries(path)):
         name = str(getattr(getattr(entry, "image", None), "name", ""))
-        people, faults = _people(entry)
+        people, wrong = _people(entry)
         if people and not name:
-            people, faults = [], [f"training picture {number} of {path.name} has no image name"]
-        if people or faults:
+            people, wrong = [], [f"training picture {number} of {path.name} has no image name"]
+        if people or wrong:
             is_validation = name in validation if validation is not None else _hash(name) % VALIDATION_ONE_IN == 0
-            pictures.append(Picture(name, "val" if is_validation else "train", tuple(people), tuple(faults)))
+            pictures.append(Picture(name, "val" if is_validation else "train", tuple(people), tuple(wrong)))
     if not any(picture.people for picture in pictures):
         raise InputError(f"{path} holds no training picture with annotated people")
     starts = range(0, len(pictures), PICTURES_PER_PART)
@@ -115,14 +115,19 @@ def read(settings: BuildSettings, part: Part) -> Iterator[Person | Skipped]:
             yield _person(settings, picture, person, pixels)
 
 
-def notes(settings: BuildSettings) -> tuple[str, ...]:
+def faults(settings: BuildSettings) -> tuple[str, ...]:
+    """MPII has no known faults beyond those that reading finds."""
+    return ()
+
+
+def split(settings: BuildSettings) -> str:
     """How training and validation pictures were told apart."""
     if _validation_names(settings.raw) is not None:
-        return ("validation part: the pictures that valid.json names",)
-    return (f"validation part: one picture in {VALIDATION_ONE_IN}, by the SHA-256 of its name",)
+        return "validation: the pictures that valid.json names"
+    return f"validation: one picture in {VALIDATION_ONE_IN}, by the SHA-256 of its name"
 
 
-READER: Final = Reader("people", "mpii_human_pose*.mat beside images/", detect, parts, read, notes)
+READER: Final = Reader("people", "mpii_human_pose*.mat beside images/", detect, parts, read, faults, split)
 
 
 def _annotation_file(raw: Path) -> Path | None:
@@ -174,7 +179,7 @@ def _number(struct: Any, name: str) -> float:
 
 def _people(entry: Any) -> tuple[list[Annotation], list[str]]:
     """The annotated people of a picture, and what is wrong with the others; a person without joints is neither."""
-    people, faults = [], []
+    people, wrong = [], []
     for index, rect in enumerate(_as_list(getattr(entry, "annorect", None))):
         points = _as_list(getattr(getattr(rect, "annopoints", None), "point", None))
         if not points:
@@ -182,12 +187,12 @@ def _people(entry: Any) -> tuple[list[Annotation], list[str]]:
         centre = np.array([_number(getattr(rect, "objpos", None), axis) for axis in ("x", "y")])
         scale = _number(rect, "scale")
         if not np.isfinite(centre).all() or not scale > 0:
-            faults.append(f"person {index} has joints but no scale or objpos")
+            wrong.append(f"person {index} has joints but no scale or objpos")
             continue
         head = np.array([_number(rect, name) for name in ("x1", "y1", "x2", "y2")])
         head_size = HEAD_BIAS * float(np.hypot(*(head[2:] - head[:2]))) if np.isfinite(head).all() else 0.0
         people.append(Annotation(index, _joints(points), centre - ONE_BASED, scale, head_size))
-    return people, faults
+    return people, wrong
 
 
 def _joints(points: list[Any]) -> np.ndarray:

@@ -112,12 +112,19 @@ def cut_out(picture: np.ndarray, mask: np.ndarray, box: tuple[int, int, int, int
     return cv2.resize(cut, size, interpolation=cv2.INTER_AREA)
 
 
-def notes(settings: BuildSettings) -> tuple[str, ...]:
+def faults(settings: BuildSettings) -> tuple[str, ...]:
     """VOC2012 has no known faults."""
     return ()
 
 
-READER: Final = Reader("occluders", "JPEGImages/, Annotations/ and SegmentationObject/", detect, parts, read, notes)
+def split(settings: BuildSettings) -> str:
+    """All objects are of one part."""
+    return ""
+
+
+READER: Final = Reader(
+    "occluders", "JPEGImages/, Annotations/ and SegmentationObject/", detect, parts, read, faults, split
+)
 
 
 def _root(raw: Path) -> Path | None:

@@ -1,7 +1,9 @@
 """Shards are read by webdataset, by DALI and by plain tarfile; builds survive kills and give the same bytes."""
 
+import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from poselib.errors import InputError
+from shards.build import build
 from shards.manifest import ShardSet, verify
 from shards.sample import NUMERIC_SIZE, decode_names, decode_vector
+from shards.settings import BuildSettings
 
 pytestmark = pytest.mark.integration
 
@@ -69,6 +74,7 @@ def test_plain_tarfile_reads_the_shards(shard_sets, source):
         assert decode_names(seen[key]["json"]).source == source
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves its tars to the collector
 @pytest.mark.parametrize("source", ["h36m", "mpii"])
 def test_webdataset_reads_the_shards(shard_sets, source):
     import webdataset
@@ -84,6 +90,7 @@ def test_webdataset_reads_the_shards(shard_sets, source):
         np.testing.assert_array_equal(decode_vector(item["npy"]), vector)
         assert json.loads(item["json"])["source"] == source
     assert keys == list(truth)
+    gc.collect()
 
 
 def test_dali_reads_the_shards_with_our_index(shard_sets):
@@ -100,7 +107,7 @@ def test_dali_reads_the_shards_with_our_index(shard_sets):
             ext=["jpg", "npy"],
             missing_component_behavior="error",
         )
-        return jpeg, fn.decoders.numpy(vector) if hasattr(fn.decoders, "numpy") else vector
+        return jpeg, fn.decoders.numpy(vector)
 
     pipeline = read()
     pipeline.build()
@@ -150,6 +157,17 @@ def test_a_build_killed_in_the_middle_ends_with_the_same_bytes(studio, shard_set
     assert start(script, studio / "h36m", out, workers).wait(240) == 0
     verify(out)
     assert content(out) == content(shard_sets["h36m"])
+
+
+def test_a_worker_that_meets_damage_under_strict_stops_all_and_leaves_nothing_torn(studio, tmp_path):
+    raw = shutil.copytree(studio / "h36m", tmp_path / "raw")
+    video = next(iter(sorted(raw.glob("S9/Videos/Sitting*"))))
+    video.write_bytes(b"")
+    settings = BuildSettings(raw=raw, out=tmp_path / "out", stored_px=96, every=1, workers=2, strict=True)
+    with pytest.raises(InputError, match=rf"{video.name}.*strict"):
+        build(settings)
+    assert not list((tmp_path / "out").rglob("*.writing-*"))
+    assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def members(session: int) -> list[int]:

@@ -115,8 +115,8 @@ def test_the_known_faulty_video_is_left_out_and_named(human36m, tmp_path):
     assert ("S11", "Directions", 2, "54138969") not in seen
     assert ("S11", "Directions", 2, "55011271") in seen
     assert ("S1", "Directions", 2, "54138969") in seen
-    assert reader.notes(settings) == ("S11 Directions, camera 54138969: video and poses disagree; skipped",)
-    assert reader.notes(settings_for(human36m.raw, tmp_path, subjects=("S1",))) == ()
+    assert reader.faults(settings) == ("S11 Directions, camera 54138969: video and poses disagree; skipped",)
+    assert reader.faults(settings_for(human36m.raw, tmp_path, subjects=("S1",))) == ()
 
 
 def test_truncated_and_missing_videos_are_named_and_the_rest_is_kept(own_copy, tmp_path):
@@ -193,6 +193,13 @@ def test_metadata_that_is_no_metadata_is_one_clear_line(own_copy):
 def test_a_subject_that_is_not_there_is_named(human36m, tmp_path):
     with pytest.raises(InputError, match=r"S7 not found in .*, which has S1, S11"):
         reader.parts(settings_for(human36m.raw, tmp_path, subjects=("S1", "S7")))
+
+
+def test_poses_without_any_video_are_refused(own_copy, tmp_path):
+    shutil.rmtree(own_copy / "S11" / "Videos")
+    with pytest.raises(InputError, match="S11/Videos holds no video of a known camera"):
+        reader.parts(settings_for(own_copy, tmp_path))
+    assert len(reader.parts(settings_for(own_copy, tmp_path, subjects=("S1",)))) == 3
 
 
 def test_layouts_are_told_apart_by_looking(human36m, mpii, voc, tmp_path):

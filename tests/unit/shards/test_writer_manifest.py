@@ -45,7 +45,7 @@ def test_the_manifest_says_exactly_this(finished):
     assert list(fields) == [
         "format_version", "kind", "source", "synthetic", "settings", "lens", "box", "cover_width", "cover_height",
         "stored_px", "numeric", "samples", "subjects", "actions", "cameras", "parts", "counts", "shards",
-        "index_sha256", "skipped", "known_faults", "set_hash",
+        "index_sha256", "skipped", "known_faults", "split", "set_hash",
     ]  # fmt: skip
     assert fields["format_version"] == 1
     assert fields["kind"] == "people"
