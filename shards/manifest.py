@@ -159,7 +159,7 @@ class ShardSet:
 
     def _damaged(self, row: int, reason: str) -> InputError:
         file = self.manifest.shards[int(self.samples["shard"][row])].file
-        return InputError(f"{self.folder / file}, sample {row}: {reason}; `pose verify` checks the whole set")
+        return InputError(f"{self.folder / file}, sample {row}: {reason}; `pose shards verify` checks the whole set")
 
 
 def open_manifest(folder: Path) -> Manifest:
@@ -171,7 +171,7 @@ def open_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; a shard set is one with a {MANIFEST}")
     if not (folder / MANIFEST).is_file():
-        raise InputError(f"{folder} has no {MANIFEST}: the build has not finished, run `pose shard` again")
+        raise InputError(f"{folder} has no {MANIFEST}: the build has not finished, run `pose shards build` again")
     manifest = read_manifest(folder / MANIFEST)
     if manifest.samples < 1:
         raise InputError(f"{folder} holds no samples")
