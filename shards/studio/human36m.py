@@ -12,6 +12,8 @@ with the real set. Camera order: 54138969 55011271 58860488 60457274.
 The videos say 50 fps; the motion in them is sampled `motion.TIME_STEP_S` apart.
 """
 
+import io
+import tempfile
 import xml.etree.ElementTree as ET
 from fractions import Fraction
 from pathlib import Path
@@ -21,11 +23,11 @@ import av
 import numpy as np
 from cdflib.cdfwrite import CDF
 
+from shards.atomic import write_whole
 from shards.settings import StudioSettings
 from shards.studio.body import load_bodies
 from shards.studio.cameras import CAMERA_NAMES, StudioCamera, human36m_cameras
 from shards.studio.clothes import draw_dress
-from shards.studio.files import replacing
 from shards.studio.motion import draw_clip
 from shards.studio.render import draw_person, to_bytes
 from shards.studio.scene import draw_backdrop
@@ -105,10 +107,12 @@ def film(settings: StudioSettings, subject: str, action: str) -> int:
     if all(path.is_file() for path in (pose_file, *videos)):
         return made
     take = _draw_take(settings, subject, action)
-    _write_pose(pose_file, take.landmarks)
+    for path in (pose_file, videos[0]):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(pose_file, _pose_file(take.landmarks))
     for camera_number, (camera, video) in enumerate(zip(cameras, videos, strict=True)):
         rng = np.random.default_rng([settings.seed, 11, number, _stable(action), camera_number])
-        _write_video(video, _pictures(rng, take, camera))
+        write_whole(video, _video_file(_pictures(rng, take, camera)))
     return made
 
 
@@ -136,29 +140,36 @@ def _pictures(rng: np.random.Generator, take: Take, camera: StudioCamera) -> lis
     return pictures
 
 
-def _write_pose(path: Path, landmarks: np.ndarray) -> None:
-    """The 32 raw joints of a take as `Pose`, 1 x frames x 96 float32."""
+def _pose_file(landmarks: np.ndarray) -> bytes:
+    """The 32 raw joints of a take as `Pose`, 1 x frames x 96 float32, in a CDF file."""
     poses = landmarks[:, _RAW32_FROM_LANDMARKS].reshape(1, len(landmarks), 96).astype(np.float32)
     variable = {
         **{"Variable": "Pose", "Data_Type": _CDF_FLOAT, "Num_Elements": 1},
-        **{"Rec_Vary": True, "Dim_Sizes": list(poses.shape[1:])},
+        # Compressed variables carry the time of writing.
+        **{"Rec_Vary": True, "Dim_Sizes": list(poses.shape[1:]), "Compress": 0},
     }
-    with replacing(path) as partial, CDF(partial, cdf_spec={"Compressed": 0}) as file:
-        file.write_globalattrs({"Source": {0: "synthetic: rendered by posecluster's studio, no real person"}})
-        file.write_var(variable, var_data=poses)
+    # The library writes to paths alone.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pose.cdf"
+        with CDF(path, cdf_spec={"Compressed": 0}) as file:
+            file.write_globalattrs({"Source": {0: "synthetic: rendered by posecluster's studio, no real person"}})
+            file.write_var(variable, var_data=poses)
+        return path.read_bytes()
 
 
-def _write_video(path: Path, pictures: list[np.ndarray]) -> None:
+def _video_file(pictures: list[np.ndarray]) -> bytes:
     """Pictures as an H.264 video of high quality, 50 fps; the same bytes on every run."""
-    with replacing(path) as partial, av.open(str(partial), "w", options={"movflags": "+faststart"}) as container:
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="mp4") as container:
         container.metadata["comment"] = "synthetic"
         options = {"crf": "14", "preset": "veryfast", "threads": "1"}
-        stream = container.add_stream("libx264", rate=Fraction(50), options=options)
-        stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
+        track = container.add_stream("libx264", rate=Fraction(50), options=options)
+        track.height, track.width = pictures[0].shape[:2]
+        track.pix_fmt = "yuv420p"
         for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
+            container.mux(track.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(track.encode())
+    return stream.getvalue()
 
 
 def write_metadata(settings: StudioSettings) -> None:
@@ -179,8 +190,9 @@ def write_metadata(settings: StudioSettings) -> None:
         ET.SubElement(cameras, f"id{number}").text = name
     ET.SubElement(root, "w0").text = "[" + " ".join(f"{value:.10g}" for value in _w0(settings)) + "]"
     ET.indent(root)
-    with replacing(settings.out / "h36m" / "metadata.xml") as partial:
-        ET.ElementTree(root).write(partial, encoding="utf-8", xml_declaration=True)
+    path = settings.out / "h36m" / "metadata.xml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def _row(table: ET.Element, cells: list[str]) -> None:

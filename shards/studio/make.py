@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -14,10 +16,10 @@ import cv2
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from poselib.errors import InputError
+from shards.atomic import write_whole
 from shards.settings import StudioSettings
 from shards.studio import human36m, mpii, voc
 from shards.studio.body import load_bodies
-from shards.studio.files import replacing
 from shards.studio.motion import ACTIONS
 
 LAYOUT_VERSION: Final = 1
@@ -68,8 +70,8 @@ def make_studio(settings: StudioSettings) -> None:
         mpii.write_annotations(settings)
     if settings.voc_pictures:
         voc.write_lists(settings)
-    _write_text(settings.out / "README.txt", _README)
-    _write_text(settings.out / "studio.json", record)
+    write_whole(settings.out / "README.txt", _README.encode())
+    write_whole(settings.out / "studio.json", record.encode())
     _begun(settings.out).unlink(missing_ok=True)
 
 
@@ -114,13 +116,9 @@ def _begin(out: Path, record: str) -> bool:
     foreign = [part for part in _PARTS if (out / part).exists()]
     if foreign:
         raise InputError(f"{out / foreign[0]}: exists, but the studio did not make it; give another `out`")
-    _write_text(begun, record)
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(begun, record.encode())
     return True
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def _tasks(settings: StudioSettings) -> list[Task]:
@@ -143,19 +141,28 @@ def _perform(settings: StudioSettings, task: Task) -> int:
     return task.count
 
 
-def _quiet_worker() -> None:
-    """One thread per worker: the workers share the cores."""
+def _start_worker() -> None:
+    """Keep to one core, let the parent answer Ctrl-C, and leave when it is gone: a worker would wait for ever."""
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def leave() -> None:
+        if parent:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=leave, daemon=True).start()
 
 
 def _run(settings: StudioSettings, tasks: list[Task]) -> Iterator[int]:
     """Do every task; yields how many pictures each made, in no order."""
-    workers = min(settings.workers or os.cpu_count() or 1, len(tasks))
+    workers = min(settings.workers or len(os.sched_getaffinity(0)), len(tasks))
     if workers <= 1:
         yield from (_perform(settings, task) for task in tasks)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         futures = [pool.submit(_perform, settings, task) for task in tasks]
         try:
             for future in as_completed(futures):

@@ -7,6 +7,7 @@ Joints are 1-based and refer to the centres of pixels, so that x_mat = x + 0.5 f
 pictures carry no joints, joints beyond the picture are missing, and `is_visible` is empty for neck and head top.
 """
 
+import io
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,11 +16,11 @@ import numpy as np
 from scipy.io import savemat
 
 from poselib.skeleton import MPII_JOINTS
+from shards.atomic import write_whole
 from shards.settings import StudioSettings
 from shards.studio.body import BONES, load_bodies
 from shards.studio.cameras import StudioCamera, still_camera
 from shards.studio.clothes import draw_dress
-from shards.studio.files import replacing
 from shards.studio.motion import ACTIONS, draw_clip
 from shards.studio.render import draw_person, to_bytes
 from shards.studio.scene import draw_backdrop
@@ -32,6 +33,8 @@ _UNSAID_VISIBILITY: Final = ("upper_neck", "head_top")
 _TEST_SHARE: Final = 0.08
 _WITHOUT_JOINTS: Final = 0.03
 _QUALITY: Final = 92
+_HEADER: Final = b"MATLAB 5.0 MAT-file, synthetic: made by posecluster's studio".ljust(116)
+"""What the annotation file begins with; the library would write the time of day."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +86,8 @@ def write_picture(settings: StudioSettings, number: int) -> None:
     picture = backdrop.picture.copy()
     draw_person(picture, backdrop, still.camera, still.take.dress, still.take.body.faces, still.take.vertices[0])
     _, data = cv2.imencode(".jpg", to_bytes(picture)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    with replacing(path) as partial:
-        partial.write_bytes(data.tobytes())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, data.tobytes())
 
 
 def write_annotations(settings: StudioSettings) -> None:
@@ -103,8 +106,9 @@ def write_annotations(settings: StudioSettings) -> None:
         "version": "synthetic",
         "single_person": people,
     }
-    with replacing(settings.out / "mpii" / ANNOTATIONS) as partial, partial.open("wb") as stream:
-        savemat(stream, {"RELEASE": release}, do_compression=True, oned_as="row")
+    stream = io.BytesIO()
+    savemat(stream, {"RELEASE": release}, do_compression=True, oned_as="row")
+    write_whole(settings.out / "mpii" / ANNOTATIONS, _HEADER + stream.getvalue()[len(_HEADER) :])
 
 
 def _rectangle(still: Still) -> dict[str, Any]:
@@ -128,8 +132,8 @@ def _points(still: Still, joints: np.ndarray) -> np.ndarray:
     points = np.empty((1, len(inside)), dtype=[(field, object) for field in ("x", "y", "id", "is_visible")])
     for column, joint in enumerate(inside):
         x, y = (float(value) + 0.5 for value in joints[joint])
-        visible = np.zeros((0, 0)) if MPII_JOINTS[joint] in _UNSAID_VISIBILITY else 1.0
-        points[0, column] = (x, y, float(joint), visible)
+        visible = np.zeros((0, 0)) if MPII_JOINTS[joint] in _UNSAID_VISIBILITY else 1
+        points[0, column] = (x, y, joint, visible)
     return points
 
 

@@ -89,6 +89,83 @@ def _in_shadow(boxes: np.ndarray, count: int, x: float, y: float, z: float, ligh
 
 
 @numba.njit(cache=True, fastmath=True)
+def _leave_room(room: np.ndarray, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float) -> tuple:
+    """Where a ray meets the room from inside: distance, axis, side that its normal points to, face."""
+    # Every direction leaves the room through one plane of each axis; the nearest is what is seen.
+    tx = ((room[1] if dx > 0 else room[0]) - ox) / (dx if abs(dx) > 1e-9 else 1e-9)
+    ty = ((room[3] if dy > 0 else room[2]) - oy) / (dy if abs(dy) > 1e-9 else 1e-9)
+    tz = ((room[5] if dz > 0 else room[4]) - oz) / (dz if abs(dz) > 1e-9 else 1e-9)
+    if tx < ty and tx < tz:
+        return tx, 0, -math.copysign(1.0, dx), 1 if dx > 0 else 0
+    if ty < tz:
+        return ty, 1, -math.copysign(1.0, dy), 3 if dy > 0 else 2
+    return tz, 2, -math.copysign(1.0, dz), 5 if dz > 0 else FLOOR
+
+
+@numba.njit(cache=True, fastmath=True)
+def _corner(room: np.ndarray, axis: int, x: float, y: float, z: float) -> float:
+    """How far a point of the room's face is from the nearest edge of the room, mm."""
+    nearest = 1e9
+    if axis != 0:
+        nearest = min(nearest, x - room[0], room[1] - x)
+    if axis != 1:
+        nearest = min(nearest, y - room[2], room[3] - y)
+    if axis != 2:
+        nearest = min(nearest, z - room[4], room[5] - z)
+    return nearest
+
+
+@numba.njit(cache=True, fastmath=True)
+def _balls(boxes: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """From a camera to each box (3), and the squared length of the tangent to the ball around it: `b 4`."""
+    balls = np.empty((len(boxes), 4))
+    for b in range(len(boxes)):
+        balls[b, :3] = boxes[b, :3] - position
+        balls[b, 3] = np.sum(balls[b, :3] ** 2) - np.sum(boxes[b, 3:6] ** 2)
+    return balls
+
+
+@numba.njit(cache=True, fastmath=True)
+def _hit_boxes(
+    boxes: np.ndarray,
+    balls: np.ndarray,
+    ox: float,
+    oy: float,
+    oz: float,
+    dx: float,
+    dy: float,
+    dz: float,
+    t: float,
+    axis: int,
+    side: float,
+    hit: int,
+) -> tuple:
+    """The nearest box that a ray meets before `t`: distance, axis, side, surface; else what it was given."""
+    length2 = dx * dx + dy * dy + dz * dz
+    for b in range(len(boxes)):
+        # Most rays miss the ball around a box by far.
+        along = dx * balls[b, 0] + dy * balls[b, 1] + dz * balls[b, 2]
+        if along < 0 or balls[b, 3] * length2 > along * along:
+            continue
+        distance, box_axis, box_side = _hit_box(boxes[b], ox, oy, oz, dx, dy, dz)
+        if distance < t:
+            t, axis, side, hit = distance, box_axis, box_side, ROOM_FACES + b
+    return t, axis, side, hit
+
+
+@numba.njit(cache=True, fastmath=True)
+def _surface(
+    material: np.ndarray, seed: int, u: float, v: float, facing: float, ambient: float, colour: np.ndarray
+) -> float:
+    """The colour of a material at (u, v) mm, written to `colour`; returns how bright it is."""
+    share = _pattern(int(material[KIND]), u / material[SIZE], v / material[SIZE], seed)
+    for k in range(3):
+        colour[k] = material[COLOUR + k] * (1 - share) + material[OTHER + k] * share
+    grain = noise(u / 90, v / 90, seed) + 0.7 * noise(u / 700, v / 700, seed + 31)
+    return ambient + (1 - ambient) * (0.35 + 0.65 * max(0.0, facing)) + material[NOISE] * grain
+
+
+@numba.njit(cache=True, fastmath=True)
 def cast(
     rays: np.ndarray,
     rotation: np.ndarray,
@@ -123,68 +200,37 @@ def cast(
     picture = np.empty((height, width, 3), np.float32)
     inverse = np.empty((height, width), np.float32)
     surface = np.empty((height, width), np.int16)
+    colour = np.zeros(3)
     ox, oy, oz = position
-    # From the camera to each box, and the squared length of the tangent to the ball around it.
-    balls = np.empty((len(boxes), 4))
-    for b in range(len(boxes)):
-        balls[b, :3] = boxes[b, :3] - position
-        balls[b, 3] = np.sum(balls[b, :3] ** 2) - np.sum(boxes[b, 3:6] ** 2)
+    balls = _balls(boxes, position)
     for row in range(height):
         for column in range(width):
             rx, ry = rays[row, column]
             dx = rotation[0, 0] * rx + rotation[1, 0] * ry + rotation[2, 0]
             dy = rotation[0, 1] * rx + rotation[1, 1] * ry + rotation[2, 1]
             dz = rotation[0, 2] * rx + rotation[1, 2] * ry + rotation[2, 2]
-            # Every direction leaves the room through one plane of each axis; the nearest is what is seen.
-            tx = ((room[1] if dx > 0 else room[0]) - ox) / (dx if abs(dx) > 1e-9 else 1e-9)
-            ty = ((room[3] if dy > 0 else room[2]) - oy) / (dy if abs(dy) > 1e-9 else 1e-9)
-            tz = ((room[5] if dz > 0 else room[4]) - oz) / (dz if abs(dz) > 1e-9 else 1e-9)
-            if tx < ty and tx < tz:
-                t, axis, side, hit = tx, 0, (-1.0 if dx > 0 else 1.0), (1 if dx > 0 else 0)
-            elif ty < tz:
-                t, axis, side, hit = ty, 1, (-1.0 if dy > 0 else 1.0), (3 if dy > 0 else 2)
-            else:
-                t, axis, side, hit = tz, 2, (-1.0 if dz > 0 else 1.0), (5 if dz > 0 else 4)
-            length2 = dx * dx + dy * dy + dz * dz
-            for b in range(len(boxes)):
-                # Most rays miss the ball around a box by far.
-                along = dx * balls[b, 0] + dy * balls[b, 1] + dz * balls[b, 2]
-                if along < 0 or balls[b, 3] * length2 > along * along:
-                    continue
-                distance, box_axis, box_side = _hit_box(boxes[b], ox, oy, oz, dx, dy, dz)
-                if distance < t:
-                    t, axis, side, hit = distance, box_axis, box_side, ROOM_FACES + b
+            t, axis, side, hit = _leave_room(room, ox, oy, oz, dx, dy, dz)
+            t, axis, side, hit = _hit_boxes(boxes, balls, ox, oy, oz, dx, dy, dz, t, axis, side, hit)
             x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
+            dark, cos, sin, u, v = 1.0, 1.0, 0.0, x, y
             if hit < ROOM_FACES:
-                nx = side if axis == 0 else 0.0
-                ny = side if axis == 1 else 0.0
-                edge = min(
-                    min(x - room[0], room[1] - x) if axis != 0 else 1e9, min(z, room[5] - z) if axis != 2 else 1e9
-                )
-                edge = min(edge, min(y - room[2], room[3] - y) if axis != 1 else 1e9)
-                u, v = (y if axis == 0 else x), (y if axis == 2 else z)
+                # Corners of rooms are darker.
+                dark = 1 - 0.3 * math.exp(-_corner(room, axis, x, y, z) / 220)
             else:
                 box = boxes[hit - ROOM_FACES]
-                nx = side * (box[6] if axis == 0 else (-box[7] if axis == 1 else 0.0))
-                ny = side * (box[7] if axis == 0 else (box[6] if axis == 1 else 0.0))
-                edge = 1e9
-                px, py = x - box[0], y - box[1]
-                px, py = box[6] * px + box[7] * py, box[6] * py - box[7] * px
-                u, v = (py if axis == 0 else px), (py if axis == 2 else z)
-            nz = side if axis == 2 else 0.0
-            material = materials[hit]
-            size = material[SIZE]
-            share = _pattern(int(material[KIND]), u / size, v / size, seed + hit)
-            grain = noise(u / 90, v / 90, seed + hit) + 0.7 * noise(u / 700, v / 700, seed + 31 + hit)
-            facing = max(0.0, nx * light[0] + ny * light[1] + nz * light[2])
-            bright = ambient + (1 - ambient) * (0.35 + 0.65 * facing) + material[NOISE] * grain
-            # Corners of rooms are darker.
-            bright *= 1 - 0.3 * math.exp(-edge / 220)
+                cos, sin = box[6], box[7]
+                u, v = cos * (x - box[0]) + sin * (y - box[1]), cos * (y - box[1]) - sin * (x - box[0])
             if hit == FLOOR:
-                bright *= _in_shadow(boxes, shading, x, y, z + 1, light)
+                dark *= _in_shadow(boxes, shading, x, y, z + 1, light)
+            # Walls are textured over one horizontal direction and z, floors over both horizontal ones.
+            facing = side * light[2]
+            if axis == 0:
+                facing, u, v = side * (cos * light[0] + sin * light[1]), v, z
+            elif axis == 1:
+                facing, v = side * (cos * light[1] - sin * light[0]), z
+            bright = dark * _surface(materials[hit], seed + hit, u, v, facing, ambient, colour)
             for k in range(3):
-                colour = material[COLOUR + k] * (1 - share) + material[OTHER + k] * share
-                picture[row, column, k] = min(1.0, max(0.0, colour * bright))
+                picture[row, column, k] = min(1.0, max(0.0, colour[k] * bright))
             inverse[row, column] = 1 / t
             surface[row, column] = hit
     return picture, inverse, surface

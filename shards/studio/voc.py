@@ -6,6 +6,7 @@ SegmentationObject/2012_000001.png   palette PNG: n for the n-th object of the x
 ImageSets/Segmentation/trainval.txt
 """
 
+import io
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from typing import Final
@@ -14,11 +15,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from shards.atomic import write_whole
 from shards.settings import StudioSettings
 from shards.studio.body import load_bodies
 from shards.studio.cameras import still_camera
 from shards.studio.clothes import draw_dress
-from shards.studio.files import replacing
 from shards.studio.motion import ACTIONS, draw_clip
 from shards.studio.objects import paint_object
 from shards.studio.raycast import ROOM_FACES
@@ -101,13 +102,13 @@ def write_picture(settings: StudioSettings, number: int) -> None:
         return
     drawn = draw_picture(settings, number)
     _, data = cv2.imencode(".jpg", drawn.picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    with replacing(picture_file) as partial:
-        partial.write_bytes(data.tobytes())
-    with replacing(mask_file) as partial:
-        _palette_picture(drawn).save(partial, format="png")
-    with replacing(xml_file) as partial:
-        difficult = np.random.default_rng([settings.seed, 31, number]).random(len(drawn.names)) < 0.08
-        ET.ElementTree(_annotation(drawn, stem, difficult)).write(partial, encoding="utf-8")
+    mask = io.BytesIO()
+    _palette_picture(drawn).save(mask, format="png")
+    difficult = np.random.default_rng([settings.seed, 31, number]).random(len(drawn.names)) < 0.08
+    xml = ET.tostring(_annotation(drawn, stem, difficult), encoding="utf-8")
+    for path, content in ((picture_file, data.tobytes()), (mask_file, mask.getvalue()), (xml_file, xml)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content)
 
 
 def _palette_picture(drawn: Annotated) -> Image.Image:
@@ -159,5 +160,6 @@ def _annotation(drawn: Annotated, stem: str, difficult: np.ndarray) -> ET.Elemen
 def write_lists(settings: StudioSettings) -> None:
     """The list of all pictures."""
     stems = "".join(f"{picture_name(number)}\n" for number in range(settings.voc_pictures))
-    with replacing(settings.out / "voc" / "ImageSets" / "Segmentation" / "trainval.txt") as partial:
-        partial.write_text(stems, encoding="utf-8")
+    path = settings.out / "voc" / "ImageSets" / "Segmentation" / "trainval.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, stems.encode())
