@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# `pose train` over the nodes of one Slurm allocation. All arguments go to `pose train`:
+#
+#   sbatch --nodes=4 --gpus-per-node=8 --cpus-per-gpu=8 slurm/train.sh --config report/baseline.yaml --name baseline
+#
+# Without GPUs it runs one task on each node; with --ntasks-per-node=N that many. Submit it from the project's folder.
+#SBATCH --job-name=pose-train
+#SBATCH --nodes=1
+#SBATCH --output=%x-%j.out
+#SBATCH --open-mode=append
+#SBATCH --requeue
+# Ranks that shall hear of the time limit two minutes ahead: #SBATCH --signal=USR1@120
+set -euo pipefail
+
+fail() {
+  echo "train.sh: $*" >&2
+  exit 1
+}
+
+[ -n "${SLURM_JOB_ID:-}" ] || fail "this is a batch script: sbatch slurm/train.sh --config FILE ..."
+
+# Slurm runs a copy of this file from its spool, so the project is found from where it was submitted.
+pose=$SLURM_SUBMIT_DIR/.venv/bin/pose
+[ -x "$pose" ] || pose=$(command -v pose) || fail "no .venv/bin/pose in $SLURM_SUBMIT_DIR and no pose on PATH"
+
+# One task per GPU, and the node's cores shared out evenly.
+tasks=${SLURM_NTASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
+cpus=$((SLURM_CPUS_ON_NODE / tasks))
+[ "$cpus" -ge 1 ] || fail "$SLURM_CPUS_ON_NODE cores for $tasks tasks on each node; add --cpus-per-gpu=8, say"
+
+read -r MASTER_ADDR < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000)) # below the ports that the kernel hands out
+export MASTER_ADDR MASTER_PORT
+export PYTHONUNBUFFERED=1 # not srun --unbuffered: its pseudo-terminal would put progress bars into the log
+
+# A rank that fails ends all at once; ranks that outlive the others' good end have a minute.
+exec srun --ntasks="$((SLURM_JOB_NUM_NODES * tasks))" --ntasks-per-node="$tasks" --cpus-per-task="$cpus" \
+  --kill-on-bad-exit=1 --wait=60 "$pose" train "$@"
