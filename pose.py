@@ -78,7 +78,7 @@ COMMANDS = {
         ("run",),
     ),
     "ui": Command(
-        "cluster.settings:UiSettings",
+        "cluster.tracking.settings:UiSettings",
         "cluster.tracking.ui:serve",
         "browse runs in MLflow",
         ("pose ui", "pose ui --runs_dir /shared/runs --port 5001"),

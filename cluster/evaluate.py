@@ -60,7 +60,7 @@ def evaluate_run(settings: EvaluateSettings) -> None:
     score = write_score(settings.run, evaluated)
     print_score(score, console)
     if run.tracking.enabled:
-        _track(run, settings.part, score, saved.step)
+        _track(run, settings, score, saved.step)
     console.print(f"score card: {settings.run / 'score.html'}; next: pose ui --runs_dir {run.runs_dir}", soft_wrap=True)
 
 
@@ -143,6 +143,7 @@ def protocol_card(run: Run, source: Source, settings: EvaluateSettings, saved: S
     """What two scores must share to be compared."""
     manifest = source.shards.manifest
     return {
+        "synthetic": manifest.synthetic,
         "data": "synthetic studio, not Human3.6M" if manifest.synthetic else "Human3.6M",
         "split": run.data.split,
         "part": settings.part,
@@ -197,9 +198,12 @@ def _pictures(
     return pictures
 
 
-def _track(run: Run, part: str, score: dict[str, Any], step: int) -> None:
+def _track(run: Run, settings: EvaluateSettings, score: dict[str, Any], step: int) -> None:
     """Hand the card to the run's journal, and what is new there to MLflow."""
-    numbers = {f"{part}/{name}": value for name, value in score.items() if isinstance(value, float)}
+    # The tracker keeps the first number of a (step, name): every variant has its own name.
+    variant = "" if settings.weights == "best" else f"_{settings.weights}"
+    variant += "_flip" if settings.flip_test else ""
+    numbers = {f"{settings.part}{variant}/{name}": value for name, value in score.items() if isinstance(value, float)}
     with Journal(run.folder) as journal:
         journal.metrics(step, numbers)
         for file in ("score.json", "score.html"):

@@ -37,7 +37,8 @@ def train(run: Run) -> None:
             from cluster.preflight import check
 
             check(run, ranks)
-            return _start_ranks(run, ranks)
+            _start_ranks(run, ranks)
+            return
         world = World(port=free_port())
     os.environ |= world.variables()
     from cluster.train import train_rank

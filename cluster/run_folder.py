@@ -10,7 +10,10 @@ from shards.atomic import write_whole
 
 RUN_YAML: Final = "run.yaml"
 
-_MAY_CHANGE: Final = ("engine.", "loader.", "tracking.", "checkpoint.", "log_every", "runs_dir", "name", "epochs", "validate_every")
+_MAY_CHANGE: Final = (
+    *("engine.", "loader.", "tracking.", "checkpoint."),
+    *("log_every", "runs_dir", "name", "epochs", "validate_every"),
+)
 """Settings that do not change what a step computes: another value may resume a run."""
 
 
@@ -36,7 +39,8 @@ def claim(run: Run, global_batch: int) -> Run:
         run.folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, dump(run).encode())
     except OSError as error:
-        raise InputError(f"{run.folder} cannot be written ({error.strerror}); set runs_dir to a folder that can") from error
+        reason = f"{run.folder} cannot be written ({error.strerror}); set runs_dir to a folder that can"
+        raise InputError(reason) from error
     return run
 
 

@@ -10,11 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from cluster.scorepage import Picture, picture_sheet, render_page
-from cluster.tracking.files import write_json, write_whole
+from cluster.tracking.files import write_json
 from cluster.tracking.provenance import code_version
 from poselib import metrics
 from poselib.errors import InputError
 from poselib.skeleton import H36M_JOINTS
+from shards.atomic import write_whole
 from shards.sample import Names
 
 FORMAT_VERSION: Final = 1

@@ -271,18 +271,3 @@ class DemoSettings:
     studio: StudioSettings
     work: Path = Path("data/demo")
     stored_px: int = 80
-
-
-@dataclass(frozen=True)
-class UiSettings:
-    """MLflow's pages on the local store.
-
-    Attributes:
-        runs_dir: where runs live.
-        port: to listen on.
-        host: interface to listen on; this machine alone by default.
-    """
-
-    runs_dir: Path = Path("runs")
-    port: int = 5000
-    host: str = "127.0.0.1"

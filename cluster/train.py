@@ -87,9 +87,7 @@ class Training:
         status = "failed"
         try:
             with self.progress:
-                finished = train_loop(
-                    self.engine, self._batches(), self.schedule, stop, self.start, self._after_step
-                )
+                finished = train_loop(self.engine, self._batches(), self.schedule, stop, self.start, self._after_step)
             status = "finished" if finished else "stopped"
         finally:
             self.journal.status(status)  # type: ignore[arg-type]

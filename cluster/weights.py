@@ -10,10 +10,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from cluster.tracking.files import write_whole
 from poselib.errors import InputError
 from poselib.model.network import PoseNetwork
 from poselib.settings import ModelSettings
+from shards.atomic import write_whole
 
 BEST: Final = "model.safetensors"
 LAST: Final = "last.safetensors"

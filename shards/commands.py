@@ -2,15 +2,15 @@
 
 from rich.console import Console
 
+import shards.studio.make
 from shards.build import build
 from shards.manifest import verify
 from shards.settings import BuildSettings, StudioSettings, VerifySettings
-from shards.studio import make
 
 
 def make_studio(settings: StudioSettings) -> None:
     """Write the embedded data."""
-    make.make_studio(settings)
+    shards.studio.make.make_studio(settings)
     Console().print(
         f"synthetic raw data: {settings.out}/h36m, mpii, voc; next: pose shards build {settings.out}/h36m shards/h36m",
         soft_wrap=True,

@@ -100,7 +100,8 @@ def load_batches(
         threads: CPU threads where the settings leave them open.
     """
     pending: deque[tuple[Draws, Plan]] = deque()
-    feed = _feed(sources, iter(draws), pending, lambda v, d: plan(v, d, [s.augment for s in sources], crop, model, seed))
+    augment = [source.augment for source in sources]
+    feed = _feed(sources, iter(draws), pending, lambda v, d: plan(v, d, augment, crop, model, seed))
     on_gpu = settings.device == "gpu" or (settings.device == "auto" and device.type == "cuda")
     pipeline = build_pipeline(
         feed,

@@ -58,7 +58,12 @@ def build_pipeline(
             return fn.python_function(pictures, matrices, function=warp, num_outputs=1)
         pictures = fn.decoders.image(encoded, device="mixed", output_type=DALIImageType.RGB)
         return fn.warp_affine(
-            pictures, matrices.gpu(), size=[height, width], inverse_map=True, interp_type=DALIInterpType.INTERP_LINEAR, fill_value=0
+            pictures,
+            matrices.gpu(),
+            size=[height, width],
+            inverse_map=True,
+            interp_type=DALIInterpType.INTERP_LINEAR,
+            fill_value=0,
         )
 
     pipeline = graph()

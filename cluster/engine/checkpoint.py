@@ -1,7 +1,7 @@
 """Checkpoints: written beside, hashed, renamed; the newest complete one is restored; nothing in them is executed.
 
-    checkpoints/step-00000120/state/...      DeepSpeed's files
-    checkpoints/step-00000120/complete.json  step, sizes and SHA-256 of those files; written last
+checkpoints/step-00000120/state/...      DeepSpeed's files
+checkpoints/step-00000120/complete.json  step, sizes and SHA-256 of those files; written last
 """
 
 import hashlib
@@ -116,7 +116,8 @@ class Checkpoints:
         try:
             act()
         except OSError as error:
-            problem = f"{final} could not be written: {' '.join(str(error).split())[:200]}; the previous one is untouched"
+            reason = " ".join(str(error).split())[:200]
+            problem = f"{final} could not be written: {reason}; the previous one is untouched"
         problems: list[str] = [problem]
         if dist.is_initialized() and dist.get_world_size() > 1:
             problems = [""] * dist.get_world_size()

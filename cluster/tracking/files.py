@@ -1,22 +1,10 @@
 """Small files that are replaced as a whole or not at all."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file's content: written beside, brought to the disk, renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+from shards.atomic import write_whole
 
 
 def write_json(path: Path, content: Any) -> None:

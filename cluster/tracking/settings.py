@@ -1,6 +1,7 @@
 """Where a run is shown. No MLflow here: settings are read before anything heavy is imported."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -33,3 +34,18 @@ class TrackingSettings:
             raise ValueError(f"uri must be empty or begin with one of {', '.join(_SCHEMES)} and ://, not {self.uri!r}")
         if parts.scheme.startswith("http") and "@" in parts.netloc:
             raise ValueError("uri must not hold a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+
+
+@dataclass(frozen=True)
+class UiSettings:
+    """MLflow's pages on the local store.
+
+    Attributes:
+        runs_dir: where runs live.
+        port: to listen on.
+        host: interface to listen on; this machine alone by default.
+    """
+
+    runs_dir: Path = Path("runs")
+    port: int = 5000
+    host: str = "127.0.0.1"

@@ -8,7 +8,13 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from cluster.tracking.settings import UiSettings
 from poselib.errors import InputError
+
+
+def serve(settings: UiSettings) -> NoReturn:
+    """`pose ui`."""
+    ui(settings.runs_dir, settings.port, settings.host)
 
 
 def ui(runs_dir: Path, port: int = 5000, host: str = "127.0.0.1") -> NoReturn:

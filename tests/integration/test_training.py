@@ -86,9 +86,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(config, tmp_path):
 
 
 def test_a_signal_stops_at_a_step_and_the_run_goes_on(config, tmp_path):
-    process = subprocess.Popen(
-        command(config, tmp_path), stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = subprocess.Popen(command(config, tmp_path), stdout=subprocess.PIPE, text=True, start_new_session=True)
     journal = tmp_path / "small" / "metrics.jsonl"
     while not (journal.is_file() and '"step": 3' in journal.read_text()):
         time.sleep(0.02)
@@ -106,7 +104,12 @@ def test_sixteen_samples_are_learned_to_under_25_mm(config, tmp_path):
     words = (
         *("--data.mpii=null", "--data.every_train=2", "--data.every_val=2", "--epochs=400", "--validate_every=400"),
         *("--log_every=50", "--augment.flip=0", "--augment.color=0", "--batch.micro=8", "--optimizer.lr=2e-3"),
-        *("--optimizer.milestones=[250,340]", "--optimizer.gamma=0.2", "--model.width=16", "--model.decoder_channels=32"),
+        *(
+            "--optimizer.milestones=[250,340]",
+            "--optimizer.gamma=0.2",
+            "--model.width=16",
+            "--model.decoder_channels=32",
+        ),
     )
     shown = train(config, tmp_path, *words)
     assert "training for 400 steps of 16 on 16 h36m samples" in shown

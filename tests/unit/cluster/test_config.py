@@ -88,7 +88,7 @@ def test_mistakes_on_the_command_line_are_one_line(base, argv, words):
 
 
 def test_missing_keys_are_named():
-    with pytest.raises(SettingsError, match="name, data.h36m"):
+    with pytest.raises(SettingsError, match=r"name, data\.h36m"):
         parse(Run, [])
 
 

@@ -23,7 +23,7 @@ def vectors(count: int = 6) -> np.ndarray:
     rng = np.random.default_rng(0)
     rows = []
     for _ in range(count):
-        joints_mm = rng.uniform(-800, 800, (17, 3)) + [0, 0, 5000]
+        joints_mm = rng.uniform(-800, 800, (17, 3)) + np.array([0, 0, 5000])
         intrinsics = np.array([300.0, 300.0, 60.0, 60.0])
         rows.append(
             pack(
