@@ -170,7 +170,10 @@ def _sit_on_floor(rng: np.random.Generator, angles: dict[str, np.ndarray]) -> No
     With thighs and shanks of about one length, heels are level with the hips where knee = 2 hip - 180 degrees.
     """
     bent = rng.uniform(0, 1)
+    angles["lean"] = 0.4 * angles["lean"]
     for side in "ws":
+        # Hands stay above the floor.
+        angles[f"raise_{side}"] = angles[f"raise_{side}"] + 30
         share = np.clip(bent + rng.uniform(-0.35, 0.35), 0.05, 1)
         angles[f"hip_{side}"] = 92 + 32 * share + 0.3 * (angles[f"hip_{side}"] - angles[f"hip_{side}"].mean())
         angles[f"knee_{side}"] = 2 * angles[f"hip_{side}"] - 180
@@ -196,7 +199,8 @@ def _rotations(angles: dict[str, np.ndarray], heading: np.ndarray, left: str) ->
     def put(bone: str, rotation: np.ndarray) -> None:
         out[:, BONES.index(bone)] = rotation
 
-    put("pelvis", _turn(2, np.degrees(heading)) @ _turn(0, 0.25 * angles["lean"]))
+    tipped = 0.25 * angles["lean"]
+    put("pelvis", _turn(2, np.degrees(heading)) @ _turn(0, tipped))
     for bone, share in _TRUNK.items():
         bend = _turn(0, 0.75 * share * angles["lean"]) @ _turn(1, share * angles["side"])
         put(bone, bend @ _turn(2, share * angles["turn"]))
@@ -213,7 +217,8 @@ def _rotations(angles: dict[str, np.ndarray], heading: np.ndarray, left: str) ->
         put(f"upperarm_{hand}", upper @ _turn(2, -sign * angles[f"twist_{side}"]))
         put(f"lowerarm_{hand}", _turn(0, -np.clip(angles[f"elbow_{side}"], 0, 148)))
         put(f"hand_{hand}", _turn(1, sign * angles[f"wrist_{side}"]))
-        thigh = _turn(1, -sign * angles[f"open_{side}"]) @ _turn(0, -angles[f"hip_{side}"])
+        # Legs stay where they are when the pelvis tips forwards.
+        thigh = _turn(1, -sign * angles[f"open_{side}"]) @ _turn(0, -angles[f"hip_{side}"] - tipped)
         put(f"thigh_{hand}", thigh @ _turn(2, sign * angles[f"roll_{side}"]))
         put(f"calf_{hand}", _turn(0, np.clip(angles[f"knee_{side}"], 0, 140)))
         # Soles stay about level: the foot undoes what hip and knee tilt, within its range.
