@@ -75,7 +75,7 @@ $(VENV)/.installed-%: $(VENV)/.made pyproject.toml constraints.txt
 	$(BIN)/python -m pip uninstall -q -y nvidia-dali-cuda$(OTHER_CUDA)0; fi
 	@touch $(VENV)/.unfinished
 	@echo "Installing .[$(subst -,$(comma),$*)] into $(VENV): about 3 GB and five minutes the first time"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(subst -,$(comma),$*)]' \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(subst -,$(comma),$*)]' \
 	|| { rm -f $(VENV)/.unfinished; exit 1; }
 	@rm -f $(VENV)/.unfinished
 	@touch $@
