@@ -12,6 +12,7 @@ from shards.loader import Source
 from shards.manifest import ShardSet
 from shards.order import Order, slots_per_epoch
 from shards.sample import unpack
+from shards.settings import AugmentSettings
 
 _MEAN_POSE_SAMPLES = 20_000
 
@@ -37,12 +38,12 @@ def open_data(run: Run) -> RunData:
     Raises:
         InputError: a shard set is missing, damaged, of another kind, covers too little or holds none of the subjects.
     """
-    h36m = _open(run.data.h36m, "h36m", run)
+    h36m = _open(run.data.h36m, "h36m", run, run.augment)
     rows = h36m.select(run.data.subjects("train"), run.data.every_train)
     train = [Source(h36m, rows, run.augment)]
     ratios: tuple[float, ...] = ()
     if run.data.mpii is not None:
-        mpii = _open(run.data.mpii, "mpii", run)
+        mpii = _open(run.data.mpii, "mpii", run, run.augment_mpii)
         train.append(Source(mpii, mpii.select(), run.augment_mpii))
         ratios = (1.0, run.data.mpii_ratio) if run.data.mpii_ratio else ()
     sizes = tuple(len(source.rows) for source in train)
@@ -68,10 +69,10 @@ def mean_pose_mm(source: Source) -> np.ndarray:
     return (joints - joints[:, :1]).mean(0)
 
 
-def _open(folder: Path, source: str, run: Run) -> ShardSet:
+def _open(folder: Path, source: str, run: Run, augment: AugmentSettings = NO_AUGMENTATION) -> ShardSet:
     shards = ShardSet.open(folder)
     if shards.manifest.source != source:
         raise InputError(f"{folder} holds {shards.manifest.source} samples; data.{source} needs {source}")
     manifest = shards.manifest
-    check_cover((manifest.cover_width, manifest.cover_height), run.crop, run.model, str(folder))
+    check_cover((manifest.cover_width, manifest.cover_height), augment, run.crop, run.model, str(folder))
     return shards

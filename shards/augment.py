@@ -5,6 +5,7 @@ its own places among a sample's draws. So a sample's augmentation does not depen
 on which other augmentations are switched on.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from shards.sample import unpack
 from shards.settings import AugmentSettings, CropSettings
 
 NO_AUGMENTATION = AugmentSettings(flip=0.0, color=0.0)
-_DRAWS = 4  # uniform numbers per sample: flip, three colour gains
+_DRAWS = 7  # uniform numbers per sample: flip, three colour gains, zoom, whether and how far to turn
 _MIRROR = mirror_permutation()
 
 
@@ -31,6 +32,7 @@ class Plan:
     Attributes:
         stored_from_crop: float32 `b 2 3`, takes crop pixels to pixels of the stored picture; mirroring is in it.
         gains: float32 `b 3`, factor of each colour channel.
+        zoom: float32 `b`, how much larger the person is in the crop than without augmentation.
         targets: float32 `b 17 3`, u v z of the volume, left and right swapped where mirrored.
         weights: float32 `b 17 3`, 0 where a coordinate is not supervised.
         vectors: float32 `b n`, the samples' numbers, see `shards.sample.NUMERIC`.
@@ -38,6 +40,7 @@ class Plan:
 
     stored_from_crop: np.ndarray
     gains: np.ndarray
+    zoom: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
     vectors: np.ndarray
@@ -63,12 +66,19 @@ def plan(
     """
     arrays = unpack(vectors)
     uniform = _uniform(draws, seed)
-    flip = np.array([augment[s].flip for s in draws.source])
-    color = np.array([augment[s].color for s in draws.source])
-    mirrored = uniform[:, 0] < flip
-    gains = 1 + color[:, None] * (2 * uniform[:, 1:4] - 1)
+    amount = {
+        name: np.array([getattr(augment[s], name) for s in draws.source])
+        for name in ("flip", "color", "zoom", "rotation_deg", "rotation")
+    }
+    mirrored = uniform[:, 0] < amount["flip"]
+    gains = 1 + amount["color"][:, None] * (2 * uniform[:, 1:4] - 1)
+    zoom = 1 + amount["zoom"] * (2 * uniform[:, 4] - 1)
+    turned = uniform[:, 5] < amount["rotation"]
+    angle = np.deg2rad(turned * amount["rotation_deg"] * (2 * uniform[:, 6] - 1))
 
-    crop_from_stored = crop_matrices(arrays["box"].astype(np.float64), crop, model)
+    crop_from_stored = compose_affine(
+        turn_matrices(zoom, angle, model), crop_matrices(arrays["box"].astype(np.float64), crop, model)
+    )
     crop_from_stored[mirrored] = compose_affine(mirror_matrix(model.crop_width), crop_from_stored[mirrored])
     order = np.where(mirrored[:, None], _MIRROR, np.arange(len(_MIRROR)))
     joints = {name: np.take_along_axis(arrays[name], order[..., None], 1) for name in ("joints_px", "joints_mm")}
@@ -79,11 +89,13 @@ def plan(
         known["supervised_px"],
         known["supervised_mm"],
         model,
+        zoom=zoom if crop.z_scaled_with_zoom else 1.0,
         mask_outside=crop.mask_outside,
     )
     return Plan(
         stored_from_crop=invert_affine(crop_from_stored).astype(np.float32),
         gains=gains.astype(np.float32),
+        zoom=zoom.astype(np.float32),
         targets=targets.astype(np.float32),
         weights=weights.astype(np.float32),
         vectors=vectors,
@@ -97,16 +109,39 @@ def crop_matrices(box: np.ndarray, crop: CropSettings, model: ModelSettings) -> 
     return crop_from_box(box, model.crop_width, model.crop_height)
 
 
+def turn_matrices(zoom: np.ndarray, angle: np.ndarray, model: ModelSettings) -> np.ndarray:
+    """Affine maps `b 2 3` within the crop: scaled by `zoom` `b` and turned by `angle` `b` (rad) about its centre."""
+    cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
+    centre = np.array([model.crop_width, model.crop_height]) / 2
+    linear = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
+    return np.concatenate([linear, (centre - linear @ centre)[..., None]], -1)
+
+
 def mirror_matrix(width: int) -> np.ndarray:
     """The affine map `2 3` that mirrors a picture `width` px wide."""
     return np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0]])
 
 
-def check_cover(cover: tuple[float, float], crop: CropSettings, model: ModelSettings, folder: str) -> None:
+def needed_cover(augment: AugmentSettings, crop: CropSettings, model: ModelSettings) -> tuple[float, float]:
+    """Width and height, in nominal boxes (which are square), of all that the crops of a run can see."""
+    width, height = (1.0, 1.0) if crop.aspect == "stretch" else (max(1.0, model.aspect), max(1.0, 1 / model.aspect))
+    most = np.deg2rad(augment.rotation_deg if augment.rotation else 0.0)
+    angles = np.linspace(0, most, 181)
+    cos, sin = np.abs(np.cos(angles)), np.abs(np.sin(angles))
+    # Crops turn in their own pixels, which a stretched crop has fewer of along one side.
+    wide = width * (cos + sin / model.aspect).max()
+    high = height * (cos + sin * model.aspect).max()
+    return float(wide / (1 - augment.zoom)), float(high / (1 - augment.zoom))
+
+
+def check_cover(
+    cover: tuple[float, float], augment: AugmentSettings, crop: CropSettings, model: ModelSettings, folder: str
+) -> None:
     """Refuse crops that look beyond the stored pictures.
 
     Args:
-        cover: width and height of the stored pictures in nominal boxes, which are square.
+        cover: width and height of the stored pictures in nominal boxes.
+        augment: how far the crops turn and zoom.
         crop: how crops are cut; `allow_border` accepts everything.
         model: the crop's size.
         folder: of the shard set, for the message.
@@ -114,14 +149,13 @@ def check_cover(cover: tuple[float, float], crop: CropSettings, model: ModelSett
     Raises:
         InputError: with the cover that the shards would need.
     """
-    if crop.allow_border or crop.aspect == "stretch":
-        return
-    needed = (max(1.0, model.aspect), max(1.0, 1 / model.aspect))
-    if any(have < need - 1e-6 for have, need in zip(cover, needed, strict=True)):
+    needed = needed_cover(augment, crop, model)
+    if not crop.allow_border and any(have < need - 1e-6 for have, need in zip(cover, needed, strict=True)):
+        wanted = [math.ceil(need * 1000 - 1e-6) / 1000 for need in needed]
         raise InputError(
             f"{folder}: crops of {model.crop_width}x{model.crop_height} look beyond the stored pictures, which cover"
-            f" {cover[0]:g} x {cover[1]:g} boxes; build the shards with --cover_width {needed[0]:.4g}"
-            f" --cover_height {needed[1]:.4g}, or set crop.allow_border"
+            f" {cover[0]:g} x {cover[1]:g} boxes; build the shards with --cover_width {wanted[0]:g}"
+            f" --cover_height {wanted[1]:g}, or set crop.allow_border"
         )
 
 

@@ -115,16 +115,22 @@ class AugmentSettings:
     Attributes:
         flip: probability of mirroring.
         color: each channel is multiplied by a draw from 1 - color to 1 + color, then clamped.
+        zoom: the person is scaled by a draw from 1 - zoom to 1 + zoom.
+        rotation_deg: the crop is turned about its centre by a draw from -rotation_deg to rotation_deg.
+        rotation: probability of turning at all.
     """
 
     flip: float = 0.5
     color: float = 0.2
+    zoom: float = 0.0
+    rotation_deg: float = 0.0
+    rotation: float = 0.6
 
     def __post_init__(self) -> None:
         """Check every value; errors name the setting and the valid range."""
-        for name in ("flip", "color"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in 0..1, not {getattr(self, name)}")
+        for name, high in (("flip", 1.0), ("color", 1.0), ("zoom", 0.9), ("rotation_deg", 180.0), ("rotation", 1.0)):
+            if not 0 <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must lie in 0..{high:g}, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

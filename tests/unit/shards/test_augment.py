@@ -7,7 +7,7 @@ from poselib.camera import apply_affine, project
 from poselib.errors import InputError
 from poselib.settings import ModelSettings
 from poselib.volume import decode
-from shards.augment import NO_AUGMENTATION, check_cover, plan
+from shards.augment import NO_AUGMENTATION, check_cover, needed_cover, plan
 from shards.order import Draws
 from shards.sample import pack
 from shards.settings import AugmentSettings, CropSettings
@@ -114,8 +114,26 @@ def test_a_mirrored_crop_shows_the_left_where_the_right_was():
 
 def test_crops_beyond_the_stored_picture_are_refused_with_the_cover_they_need():
     tall = ModelSettings(crop_width=288, crop_height=384)
-    with pytest.raises(InputError, match=r"--cover_width 1 --cover_height 1.333"):
-        check_cover((1.0, 1.0), CropSettings(), tall, "set")
-    check_cover((1.0, 1.34), CropSettings(), tall, "set")
-    check_cover((1.0, 1.0), CropSettings(aspect="stretch"), tall, "set")
-    check_cover((1.0, 1.0), CropSettings(allow_border=True), tall, "set")
+    still = NO_AUGMENTATION
+    with pytest.raises(InputError, match=r"--cover_width 1 --cover_height 1.334"):
+        check_cover((1.0, 1.0), still, CropSettings(), tall, "set")
+    check_cover((1.0, 1.334), still, CropSettings(), tall, "set")
+    check_cover((1.0, 1.0), still, CropSettings(aspect="stretch"), tall, "set")
+    check_cover((1.0, 1.0), still, CropSettings(allow_border=True), tall, "set")
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 128)])
+@pytest.mark.parametrize("aspect", ["keep", "stretch"])
+def test_the_cover_that_is_asked_for_holds_every_crop(size, aspect):
+    augment = AugmentSettings(flip=0.5, zoom=0.25, rotation_deg=30.0, rotation=1.0)
+    model, crop = ModelSettings(crop_width=size[0], crop_height=size[1]), CropSettings(aspect=aspect)
+    seen = []
+    for turn in range(60):
+        planned = plan(vectors(), draws(range(6), turn=turn), [augment], crop, model, seed=0)
+        corners = np.array([[0, 0], [size[0], 0], [0, size[1]], size], float)
+        at = apply_affine(planned.stored_from_crop.astype(float), corners)
+        seen.append((at - [60, 63]) / 110)  # the box' centre and side
+    reach = 2 * np.abs(np.concatenate(seen)).max((0, 1))
+    needed = np.array(needed_cover(augment, crop, model))
+    assert np.all(reach <= needed + 1e-6)
+    assert np.all(reach > 0.9 * needed)

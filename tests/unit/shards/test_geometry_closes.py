@@ -66,12 +66,12 @@ def test_true_poses_come_back(lens, box, tmp_path):
     draws = Draws(np.zeros_like(indices), np.zeros_like(indices), indices)
 
     variants = itertools.product(
-        ("keep", "stretch"), (True, False), ("center", "corner"), (0.0, 1.0), ((256, 256), (288, 384), (384, 288))
+        ("keep", "stretch"), (True, False), ("center", "corner"), (0.0, 1.0), (0.0, 30.0), ((256, 256), (288, 384))
     )
-    for aspect, z_scaled, cell_origin, flip, (width, height) in variants:
+    for aspect, z_scaled, cell_origin, flip, turn, (width, height) in variants:
         model = ModelSettings(crop_width=width, crop_height=height, cell_origin=cell_origin)
         crop = CropSettings(aspect=aspect, z_scaled_with_zoom=z_scaled)
-        planned = plan(vectors, draws, [AugmentSettings(flip=flip, color=0.0)], crop, model, seed=0)
+        planned = plan(vectors, draws, [AugmentSettings(flip, zoom=turn / 100, rotation_deg=turn)], crop, model, seed=0)
         arrays = unpack(vectors)
         found = decode(
             planned.targets,
@@ -80,8 +80,9 @@ def test_true_poses_come_back(lens, box, tmp_path):
             arrays["intrinsics"],
             arrays["distortion"] if lens == "brown" else None,
             model,
+            zoom=planned.zoom if z_scaled else 1.0,
         )
         expected = true[:, mirror_permutation()] if flip else true
-        case = (lens, box, aspect, z_scaled, cell_origin, flip, width, height)
+        case = (lens, box, aspect, z_scaled, cell_origin, flip, turn, width, height)
         assert mpjpe_mm(root_relative(found), root_relative(expected)) < LIMIT_MM, case
         assert np.abs(found - expected).max() < 4 * LIMIT_MM, case
