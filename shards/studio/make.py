@@ -34,7 +34,7 @@ The folders use the raw on-disk layouts of other sets, so that the same readers 
   voc/   the layout of PASCAL VOC 2012 (pictures, boxes, masks)
 
 Bodies: MakeHuman's shapes (CC0). studio.json says which settings made this folder.
-Motion in the videos is sampled every 0.2 s, although they are marked as 50 frames per second.
+Motion in the videos is sampled every 0.5 s, although they are marked as 50 frames per second.
 """
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from shards.studio.body import BONES
 
-TIME_STEP_S: Final = 0.2
+TIME_STEP_S: Final = 0.5
 """Seconds of motion between two frames. Videos say 50 fps, as the real ones do, but are sampled more coarsely here, so
 that every frame is worth storing."""
 
