@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+Backbone = Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 CellOrigin = Literal["center", "corner"]
 Lens = Literal["pinhole", "brown", "undistorted"]
 """How targets and back-projection treat the lens: ignored, modelled, or removed from the pictures on sharding."""

@@ -39,6 +39,8 @@ def build_pipeline(
         prefetch: batches made ahead.
     """
 
+    cv2.setNumThreads(1)  # DALI's threads are the parallelism; OpenCV's own would fight over the same cores
+
     def warp(picture: np.ndarray, stored_from_crop: np.ndarray) -> np.ndarray:
         # Our pixel centres sit at +0.5, OpenCV's at integers.
         matrix = stored_from_crop.astype(np.float64)

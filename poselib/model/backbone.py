@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from poselib.settings import Backbone
 
 STAGES: Final[dict[Backbone, tuple[int, int, int, int]]] = {
+    "resnet10": (1, 1, 1, 1),
     "resnet18": (2, 2, 2, 2),
     "resnet34": (3, 4, 6, 3),
     "resnet50": (3, 4, 6, 3),
@@ -85,7 +86,7 @@ class ResNet(nn.Module):
 
     def __init__(self, name: Backbone, width: int = 64) -> None:
         super().__init__()
-        block = BasicBlock if name in ("resnet18", "resnet34") else Bottleneck
+        block = BasicBlock if name in ("resnet10", "resnet18", "resnet34") else Bottleneck
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
