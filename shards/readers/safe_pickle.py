@@ -1,0 +1,125 @@
+"""Pickles and object arrays from strangers, read without running anything of theirs.
+
+A pickle is a program: it names functions and calls them. This reader knows six names, all of NumPy's arrays, and plain
+containers; any other name is refused before it is looked up, so no module of it is imported either.
+"""
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+
+from poselib.errors import InputError
+
+
+class _Refused(Exception):
+    """A pickle names something that is not admitted; its text is the name."""
+
+
+_ARRAY: Final = object()
+"""Stands for `numpy.ndarray`, which array pickles only pass on to `_reconstruct`; it cannot be called."""
+
+
+def _reconstruct(kind: object, shape: tuple[int, ...], code: bytes) -> np.ndarray:
+    """An empty array that the pickle then fills. `shape` is always `(0,)`: no pickle sizes an array here."""
+    if kind is not _ARRAY or shape != (0,):
+        raise _Refused("an array of another class or with a size of its own")
+    return np.empty(0, np.int8)
+
+
+def _frombuffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
+    """An array over bytes that the pickle holds, as protocol 5 writes it."""
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
+def _scalar(dtype: np.dtype, data: bytes) -> Any:
+    """A NumPy scalar from its bytes."""
+    if dtype.hasobject:
+        raise _Refused("a NumPy scalar that holds an object")
+    return np.frombuffer(data, dtype, 1)[0]
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """Bytes, as Python 3 writes them for Python 2; no other codec is looked up."""
+    if encoding != "latin1":
+        raise _Refused(f"the codec {encoding}")
+    return text.encode("latin1")
+
+
+_CORES: Final = ("numpy.core", "numpy._core")
+_ADMITTED: Final[dict[tuple[str, str], Any]] = {
+    ("numpy", "ndarray"): _ARRAY,
+    ("numpy", "dtype"): np.dtype,
+    **{(f"{core}.multiarray", "_reconstruct"): _reconstruct for core in _CORES},
+    **{(f"{core}.multiarray", "scalar"): _scalar for core in _CORES},
+    **{(f"{core}.numeric", "_frombuffer"): _frombuffer for core in _CORES},
+    ("_codecs", "encode"): _latin1,
+    ("collections", "OrderedDict"): OrderedDict,
+    **{(home, kind.__name__): kind for home in ("builtins", "__builtin__") for kind in (set, frozenset, complex)},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ADMITTED[module, name]
+        except KeyError:
+            raise _Refused(f"{module}.{name}") from None
+
+
+def load_pickle(path: Path) -> Any:
+    """The content of a pickle that holds NumPy arrays, plain containers, numbers and text, and nothing else.
+
+    Raises:
+        InputError: missing or damaged, or it names anything else; nothing of it has run then.
+    """
+    return _load(path, _unpickle)
+
+
+def load_npy(path: Path) -> np.ndarray:
+    """The array in a `.npy` file; arrays of objects under the rules of `load_pickle`.
+
+    Raises:
+        InputError: as `load_pickle`.
+    """
+    array = _load(path, _read_npy)
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path} holds no array behind its header")
+    return array
+
+
+def _load(path: Path, read: Callable[[BinaryIO], Any]) -> Any:
+    try:
+        with path.open("rb") as stream:
+            return read(stream)
+    except _Refused as refused:
+        raise InputError(
+            f"{path} asks for {refused}: only NumPy arrays and plain containers are read, nothing was run"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # damaged bytes make the unpickler raise whatever its instructions run into
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is damaged or no such file ({type(error).__name__}: {reason})") from error
+
+
+def _unpickle(stream: BinaryIO) -> Any:
+    return _Unpickler(stream, encoding="latin1").load()
+
+
+def _read_npy(stream: BinaryIO) -> Any:
+    version = np.lib.format.read_magic(stream)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read_header is None:
+        raise ValueError(f"format version {version}")
+    _, _, dtype = read_header(stream)
+    if dtype.hasobject:
+        return _unpickle(stream)
+    stream.seek(0)
+    return np.load(stream, allow_pickle=False)
