@@ -14,6 +14,8 @@ from poselib.skeleton import H36M_JOINTS, ROOT
 from shards.sample import Names
 
 _JPEG_QUALITY: Final = 88
+_SHOWN_PX: Final = 256
+"""Height of the crops on the page, at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +44,14 @@ class Picture:
         return float(joint_errors_mm(self.predicted_mm[None], self.true_mm[None]).mean())
 
     def views(self) -> dict[str, np.ndarray]:
-        """The sample's pictures, RGB, by what they show."""
+        """The sample's pictures, RGB, by what they show; small crops are enlarged, so that lines stay fine."""
+        scale = max(1.0, _SHOWN_PX / self.crop.shape[0])
+        crop = cv2.resize(self.crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         return {
-            "input": self.crop,
-            "predicted": draw_skeleton(self.crop, self.predicted_px),
-            "true": draw_skeleton(self.crop, self.true_px),
-            "in space": plot_pose_3d(self.predicted_mm, self.true_mm, size_px=max(self.crop.shape[:2])),
+            "input": crop,
+            "predicted": draw_skeleton(crop, self.predicted_px * scale),
+            "true": draw_skeleton(crop, self.true_px * scale),
+            "in space": plot_pose_3d(self.predicted_mm, self.true_mm, size_px=crop.shape[0]),
         }
 
 

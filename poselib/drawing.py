@@ -123,7 +123,7 @@ def _cubic_axes(axes: Axes3D, points: np.ndarray) -> None:
     half = max(0.5, float((high - low).max()) / 2 * 1.05)
     limits = [(centre - half, centre + half) for centre in (low + high) / 2]
     axes.set(xlim=limits[0], ylim=limits[1], zlim=limits[2])
-    axes.set_box_aspect((1, 1, 1), zoom=1.2)
+    axes.set_box_aspect((1, 1, 1), zoom=1.45)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_ticks(np.arange(math.ceil(axis.get_view_interval()[0] * 2), axis.get_view_interval()[1] * 2) / 2)
         axis.set_ticklabels([])

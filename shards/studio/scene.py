@@ -64,10 +64,10 @@ def draw_backdrop(rng: np.random.Generator, camera: StudioCamera, props: tuple[P
 def draw_material(rng: np.random.Generator) -> np.ndarray:
     """Draw a material: two colours, a pattern and its size."""
     material = np.zeros(MATERIAL_COLUMNS)
-    strength = rng.choice([0.1, 0.35, 0.7])
+    strength = rng.choice([0.05, 0.15, 0.4], p=[0.4, 0.4, 0.2])  # rooms are muted, most of them
     grey, hue = rng.uniform(0.15, 0.95), rng.uniform(0, 1, 3)
     material[:3] = np.clip((1 - strength) * grey + strength * hue, 0.03, 0.98)
-    material[OTHER : OTHER + 3] = np.clip(material[:3] + rng.normal(0, 0.16, 3) + rng.normal(0, 0.12), 0.02, 0.98)
+    material[OTHER : OTHER + 3] = np.clip(material[:3] + rng.normal(0, 0.05, 3) + rng.normal(0, 0.12), 0.02, 0.98)
     material[KIND] = rng.choice([PLAIN, CHECKS, STRIPES, BRICKS, CLOUDS, SPOTS], p=[0.28, 0.16, 0.16, 0.12, 0.2, 0.08])
     material[SIZE] = np.exp(rng.uniform(np.log(90), np.log(900)))
     material[NOISE] = rng.uniform(0.01, 0.09)
