@@ -19,19 +19,19 @@ WITHOUT_EFFECT: Final = ("raw", "out", "workers", "strict")
 """Settings that do not shape the content."""
 
 
-def content_settings(settings: BuildSettings, source: str) -> dict[str, Any]:
+def content_settings(settings: BuildSettings, source: str, layout: str) -> dict[str, Any]:
     """The settings that shape the content, as JSON values."""
     fields = {name: value for name, value in asdict(settings).items() if name not in WITHOUT_EFFECT}
-    return fields | {"source": source, "subjects": sorted(settings.subjects)}
+    return fields | {"source": source, "layout": layout, "subjects": sorted(settings.subjects)}
 
 
-def write_manifest(settings: BuildSettings, source: str, reader: Reader, records: list[PartRecord]) -> Manifest:
+def write_manifest(settings: BuildSettings, layout: str, reader: Reader, records: list[PartRecord]) -> Manifest:
     """Write the table, then the manifest, which makes the set a finished one."""
     filled = [(record.shard, (record.rows, record.names)) for record in records if record.shard]
     shards = tuple(shard for shard, _ in filled)
     rows, names = merge_tables([table for _, table in filled])
     table = array_bytes(rows)
-    content = content_settings(settings, source)
+    content = content_settings(settings, reader.source, layout)
     counts = {
         f"{column}s": dict(
             zip(names[column], np.bincount(rows[column], minlength=len(names[column])).tolist(), strict=True)
@@ -41,7 +41,7 @@ def write_manifest(settings: BuildSettings, source: str, reader: Reader, records
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         kind=reader.kind,
-        source=source,
+        source=reader.source,
         synthetic=is_synthetic(settings.raw),
         settings=content,
         lens=settings.lens,

@@ -51,8 +51,8 @@ def build(settings: BuildSettings) -> ShardSet:
         InputError: unusable raw data or settings, another set or build in `out`, a full disk, damaged input under
             `strict`, or more than 1 % of it.
     """
-    source, reader = find_reader(settings)
-    content = content_settings(settings, source)
+    layout, reader = find_reader(settings)
+    content = content_settings(settings, reader.source, layout)
     if (settings.out / MANIFEST).is_file():
         _check_same(read_manifest(settings.out / MANIFEST).settings, content, settings.out)
         shutil.rmtree(settings.out / BUILDING, ignore_errors=True)
@@ -61,9 +61,9 @@ def build(settings: BuildSettings) -> ShardSet:
         with _only_builder(settings.out):
             _start(settings.out, content)
             parts = reader.parts(settings)
-            records = _build_parts(settings, source, parts)
+            records = _build_parts(settings, layout, parts)
             _check_skips(settings.out, [skip for record in records for skip in record.skipped], records)
-            write_manifest(settings, source, reader, records)
+            write_manifest(settings, layout, reader, records)
             shutil.rmtree(settings.out / BUILDING)
             return ShardSet.open(settings.out, reader.kind)
     except OSError as error:
@@ -78,9 +78,9 @@ def build(settings: BuildSettings) -> ShardSet:
         ) from error
 
 
-def build_part(settings: BuildSettings, source: str, part: Part) -> PartRecord:
+def build_part(settings: BuildSettings, layout: str, part: Part) -> PartRecord:
     """Read, crop and write one part; runs in a worker."""
-    reader = READERS[source]
+    reader = READERS[layout]
     items = _stored(settings, reader.read(settings, part))
     return write_part(settings.out, settings.out / BUILDING, part.name, reader.kind, items)
 
@@ -98,7 +98,7 @@ def _stored(settings: BuildSettings, items: Iterator[Any]) -> Iterator[Storable 
         yield item
 
 
-def _build_parts(settings: BuildSettings, source: str, parts: list[Part]) -> list[PartRecord]:
+def _build_parts(settings: BuildSettings, layout: str, parts: list[Part]) -> list[PartRecord]:
     """The records of all parts, in order; those that are not finished are made."""
     names = [part.name for part in parts]
     doubled = sorted({name for name in names if names.count(name) > 1})
@@ -110,9 +110,9 @@ def _build_parts(settings: BuildSettings, source: str, parts: list[Part]) -> lis
         if record and not record.skipped:  # damaged input may have been repaired in the meantime
             records[name] = record
     missing = [part for part in parts if part.name not in records]
-    work = partial(build_part, settings, source)
+    work = partial(build_part, settings, layout)
     with _progress() as progress:
-        task = progress.add_task(f"{source} -> {settings.out}", total=len(parts), completed=len(records))
+        task = progress.add_task(f"{layout} -> {settings.out}", total=len(parts), completed=len(records))
         for name, record in _run(work, missing, settings.workers):
             records[name] = record
             progress.advance(task)

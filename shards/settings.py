@@ -9,6 +9,7 @@ from poselib.settings import Lens
 
 Box = Literal["root2000", "tight"]
 SourceName = Literal["auto", "h36m", "mpii", "voc"]
+Layout = Literal["auto", "h36m", "h36m_mks0601", "h36m_eth", "h36m_kf", "mpii", "mpii_hrnet", "voc"]
 MpiiMap = Literal["eth", "sun", "limbs"]
 
 
@@ -20,6 +21,7 @@ class BuildSettings:
         raw: folder of the raw data.
         out: folder of the shard set; made if missing, resumed if half built.
         source: what `raw` holds; `auto` looks.
+        layout: how it is laid out; `auto` looks. `h36m`, `mpii` and `voc` are the official ones.
         subjects: Human3.6M subjects to take, such as S1; empty takes all.
         box: the nominal person box. `root2000`: 2000 x 2000 mm at the pelvis' depth. `tight`: joints, x 1.25.
         cover_width: width of the stored picture in nominal boxes; 1 stores the box alone.
@@ -28,6 +30,9 @@ class BuildSettings:
         quality: JPEG quality, 1 to 100.
         lens: how joints are projected, see `poselib.settings.Lens`.
         mpii_map: which MPII joints supervise Human3.6M's.
+        faulty_videos: Human3.6M videos known to disagree with their poses (S11 Directions, camera 54138969).
+        shifted_poses: Human3.6M poses known to be 200 mm off along world X (S9 Greeting, SittingDown 1, Waiting 1):
+            `correct` moves them back, `skip` leaves these recordings out, `keep` takes them as they are.
         every: keep each n-th frame of a video, counted from its first.
         every_test: keep each n-th frame as well, for evaluation; 0 adds none.
         workers: processes; 0 takes every core.
@@ -37,6 +42,7 @@ class BuildSettings:
     raw: Path
     out: Path
     source: SourceName = "auto"
+    layout: Layout = "auto"
     subjects: tuple[str, ...] = ()
     box: Box = "root2000"
     cover_width: float = 1.0
@@ -45,6 +51,8 @@ class BuildSettings:
     quality: int = 90
     lens: Lens = "pinhole"
     mpii_map: MpiiMap = "eth"
+    faulty_videos: Literal["skip", "keep"] = "skip"
+    shifted_poses: Literal["correct", "skip", "keep"] = "correct"
     every: int = 5
     every_test: int = 64
     workers: int = 0

@@ -68,6 +68,7 @@ class Reader:
     """How one raw layout is recognised, cut into parts and read.
 
     Attributes:
+        source: name of the data set, as manifests have it; several layouts may hold the same one.
         kind: what its samples are.
         looks_for: the files that `detect` wants to see, for messages.
         detect: whether a folder holds this layout.
@@ -77,6 +78,7 @@ class Reader:
         split: how the parts of the set (`Names.part`) were told apart; empty where it has none.
     """
 
+    source: str
     kind: Kind
     looks_for: str
     detect: Callable[[Path], bool]

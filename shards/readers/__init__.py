@@ -1,4 +1,4 @@
-"""Raw layouts: one file per source, all listed in `READERS`."""
+"""Raw layouts: one file per layout, all listed in `READERS`."""
 
 from typing import Final
 
@@ -7,18 +7,29 @@ from shards.readers import human36m, mpii, voc
 from shards.settings import BuildSettings
 from shards.source import Reader
 
-READERS: Final[dict[str, Reader]] = {"h36m": human36m.READER, "mpii": mpii.READER, "voc": voc.READER}
+READERS: Final[dict[str, Reader]] = {
+    "h36m": human36m.READER,
+    "mpii": mpii.READER,
+    "voc": voc.READER,
+}
+"""In the order in which a folder is tried; a folder that holds several layouts is read as the first."""
 
 
 def find_reader(settings: BuildSettings) -> tuple[str, Reader]:
-    """The reader's name and the reader for `settings.raw`.
+    """The layout's name and its reader for `settings.raw`.
 
     Raises:
         InputError: the folder is missing, or holds nothing that was asked for.
     """
     if not settings.raw.is_dir():
         raise InputError(f"raw: {settings.raw} is not a folder")
-    wanted = READERS if settings.source == "auto" else {settings.source: READERS[settings.source]}
+    wanted = {
+        name: reader
+        for name, reader in READERS.items()
+        if settings.source in ("auto", reader.source) and settings.layout in ("auto", name)
+    }
+    if not wanted:
+        raise InputError(f"layout: {settings.layout} is no layout of {settings.source}")
     for name, reader in wanted.items():
         if reader.detect(settings.raw):
             return name, reader

@@ -13,14 +13,16 @@ import av
 import cdflib
 import numpy as np
 
-from poselib.camera import fit_aspect, project, root_box, tight_box, world_to_camera
+from poselib.camera import world_to_camera
 from poselib.errors import InputError
-from poselib.skeleton import H36M_FROM_RAW32, H36M_JOINTS, ROOT
+from poselib.skeleton import H36M_FROM_RAW32
+from shards.readers.checks import camera_position, choose_convention, skeleton_fault
+from shards.readers.h36m_faults import Recording, corrected, fault_lines, left_out
 from shards.readers.h36m_metadata import Camera, guess_take, read_metadata
+from shards.readers.h36m_person import Lens, check_subjects, is_wanted, make_person
 from shards.records import Skipped
-from shards.sample import Names
 from shards.settings import BuildSettings
-from shards.source import Part, Person, Reader, is_synthetic, outside
+from shards.source import Part, Person, Reader
 from shards.table import natural_order
 
 POSES: Final = "MyPoseFeatures/D3_Positions"
@@ -28,20 +30,13 @@ RAW_JOINTS: Final = 32
 COUNTS_DIFFER: Final = 0.1
 """Videos of the release run on for some frames after the last pose; beyond this share they belong to another pose."""
 
-FAULTY_VIDEOS: Final = {("S11", "Directions", "54138969"): "video and poses disagree"}
-SHIFTED_POSES: Final = {("S9", "Greeting"), ("S9", "SittingDown 1"), ("S9", "Waiting 1")}
-
 
 @dataclass(frozen=True, eq=False)
-class Take:
+class Take(Recording):
     """One recording: where its files lie below the raw folder, and the cameras that filmed it."""
 
-    subject: str
-    action: str
-    subaction: int
     stem: str
     cameras: dict[str, Camera]
-    faulty: frozenset[str]
 
     @property
     def pose_file(self) -> str:
@@ -67,9 +62,7 @@ def parts(settings: BuildSettings) -> list[Part]:
     raw = settings.raw
     metadata = read_metadata(raw / "metadata.xml")
     found = sorted((p.parent.parent.name for p in raw.glob(f"S*/{POSES}")), key=natural_order)
-    missing = sorted(set(settings.subjects) - set(found))
-    if missing:
-        raise InputError(f"subjects: {', '.join(missing)} not found in {raw}, which has {', '.join(found)}")
+    check_subjects(settings, found)
     result = []
     for subject in [name for name in found if not settings.subjects or name in settings.subjects]:
         filmed = {path.stem.rpartition(".")[2] for path in (raw / subject / "Videos").glob("*.mp4")}
@@ -83,9 +76,7 @@ def parts(settings: BuildSettings) -> list[Part]:
         stems = sorted(path.stem for path in (raw / subject / POSES).glob("*.cdf") if not path.stem.startswith("_ALL"))
         for stem in stems:
             action, subaction = metadata.takes.get((subject, stem)) or guess_take(stem, stems)
-            faulty = {name for name in cameras if (subject, stem, name) in FAULTY_VIDEOS and not is_synthetic(raw)}
-            take = Take(subject, action, subaction, stem, cameras, frozenset(faulty))
-            result.append(Part(f"{subject}_{action}_{subaction}", take))
+            result.append(Part(f"{subject}_{action}_{subaction}", Take(subject, action, subaction, stem, cameras)))
     if not result:
         raise InputError(f"{raw} holds no pose files (*/{POSES}/*.cdf)")
     return result
@@ -94,14 +85,19 @@ def parts(settings: BuildSettings) -> list[Part]:
 def read(settings: BuildSettings, part: Part) -> Iterator[Person | Skipped]:
     """The wanted frames of a recording, camera by camera."""
     take: Take = part.content
-    try:
-        poses = read_poses(settings.raw / take.pose_file)
-    except ValueError as error:
-        yield Skipped(take.pose_file, -1, str(error), max(1, len(take.cameras)))
+    cameras = [name for name in sorted(take.cameras) if not left_out(settings, take, name)]
+    if not cameras:
         return
-    for name in sorted(take.cameras):
-        if name not in take.faulty:
-            yield from _film(settings, take, name, poses)
+    try:
+        poses = corrected(settings, take, read_poses(settings.raw / take.pose_file))
+        fault = skeleton_fault(poses)
+    except ValueError as error:
+        poses, fault = np.empty((0, 17, 3)), str(error)
+    if fault:
+        yield Skipped(take.pose_file, -1, fault, max(1, len(wanted_frames(len(poses), settings))) * len(cameras))
+        return
+    for name in cameras:
+        yield from _film(settings, take, name, poses)
 
 
 def read_poses(path: Path) -> np.ndarray:
@@ -121,30 +117,13 @@ def read_poses(path: Path) -> np.ndarray:
 
 def wanted_frames(frames: int, settings: BuildSettings) -> list[int]:
     """Which of a video's frames are kept, counted from 0."""
-    wanted = set(range(0, frames, settings.every))
-    if settings.every_test:
-        wanted |= set(range(0, frames, settings.every_test))
-    return sorted(wanted)
+    return [frame for frame in range(frames) if is_wanted(frame, settings)]
 
 
 def faults(settings: BuildSettings) -> tuple[str, ...]:
     """Known faults of the release that concern this set; the studio's data has none."""
-    if is_synthetic(settings.raw):
-        return ()
-
-    def concerns(subject: str, stem: str) -> bool:
-        taken = not settings.subjects or subject in settings.subjects
-        return taken and (settings.raw / subject / POSES / f"{stem}.cdf").is_file()
-
-    skipped = [
-        f"{s} {stem}, camera {c}: {why}; skipped" for (s, stem, c), why in FAULTY_VIDEOS.items() if concerns(s, stem)
-    ]
-    shifted = [
-        f"{s} {stem}: poses are shifted by 200 mm along world X; kept as they are"
-        for s, stem in sorted(SHIFTED_POSES)
-        if concerns(s, stem)
-    ]
-    return tuple(skipped + shifted)
+    held = {part.content.key for part in parts(settings)}
+    return fault_lines(settings, lambda take: take.key in held)
 
 
 def split(settings: BuildSettings) -> str:
@@ -153,7 +132,7 @@ def split(settings: BuildSettings) -> str:
 
 
 READER: Final = Reader(
-    "people", f"metadata.xml beside S1/{POSES}/*.cdf and S1/Videos/*.mp4", detect, parts, read, faults, split
+    "h36m", "people", f"metadata.xml beside S1/{POSES}/*.cdf and S1/Videos/*.mp4", detect, parts, read, faults, split
 )
 
 
@@ -161,18 +140,33 @@ def _film(settings: BuildSettings, take: Take, name: str, poses: np.ndarray) -> 
     """One video: a person or a note of damage for each wanted frame; what a broken video lacks is noted as one."""
     file = take.video_file(name)
     wanted = wanted_frames(len(poses), settings)
+    camera = take.cameras[name]
+    lens = Lens(camera.intrinsics, camera.distortion)
+    place: np.ndarray | None = None
     done, reason = 0, "the video ends before its poses do"
     try:
         for index, frame in _decode(settings.raw / file, len(poses), wanted):
+            if frame is not None and place is None:
+                place = _place(camera, poses, frame)
             done += 1
-            if frame is None:
+            if frame is None or place is None:
                 yield Skipped(file, index, "the frame is damaged")
-            else:
-                yield _person(settings, take, name, index, frame, poses)
+                continue
+            joints_mm = world_to_camera(poses[index], camera.rotation, place)
+            yield make_person(settings, take, name, lens, index, file, frame, joints_mm)
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
     if done < len(wanted):
         yield Skipped(file, wanted[done] if done else -1, reason, len(wanted) - done)
+
+
+def _place(camera: Camera, poses: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """Where the camera stands, mm in the world: the release says X_cam = R (X - T), and reprojection must agree."""
+    size = (frame.shape[1], frame.shape[0])
+    vector = camera.position_mm
+    return camera_position(
+        choose_convention(poses, camera.rotation, vector, camera.intrinsics, size), camera.rotation, vector
+    )
 
 
 def _decode(path: Path, poses: int, wanted: list[int]) -> Iterator[tuple[int, np.ndarray | None]]:
@@ -192,36 +186,3 @@ def _decode(path: Path, poses: int, wanted: list[int]) -> Iterator[tuple[int, np
                 yield index, None if frame.is_corrupt else frame.to_ndarray(format="rgb24")
             if index >= last:
                 return
-
-
-def _person(
-    settings: BuildSettings, take: Take, name: str, index: int, picture: np.ndarray, poses: np.ndarray
-) -> Person | Skipped:
-    camera, file = take.cameras[name], take.video_file(name)
-    if not np.isfinite(poses[index]).all():
-        return Skipped(take.pose_file, index, "the pose is not finite")
-    joints_mm = world_to_camera(poses[index], camera.rotation, camera.position_mm)
-    if joints_mm[:, 2].min() <= 0:
-        return Skipped(file, index, "a joint lies behind the camera: pose and metadata.xml do not fit")
-    lens = camera.distortion if settings.lens == "brown" else None
-    joints_px = project(joints_mm, camera.intrinsics, lens)
-    everything = np.ones(len(H36M_JOINTS))
-    fault = outside(joints_px, everything, picture)
-    if fault:
-        return Skipped(file, index, fault)
-    if settings.box == "tight":
-        box = fit_aspect(tight_box(joints_px), 1.0)
-    else:
-        box = root_box(joints_mm[ROOT], camera.intrinsics, lens)
-    return Person(
-        key=f"{take.subject}_{take.action}_{take.subaction}_{name}_{index:06d}",
-        names=Names("h36m", file, take.subject, take.action, take.subaction, name, index),
-        picture=picture,
-        joints_px=joints_px,
-        joints_mm=joints_mm,
-        supervised_px=everything,
-        supervised_mm=everything,
-        box=box,
-        intrinsics=camera.intrinsics,
-        distortion=camera.distortion,
-    )

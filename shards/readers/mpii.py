@@ -127,7 +127,7 @@ def split(settings: BuildSettings) -> str:
     return f"validation: one picture in {VALIDATION_ONE_IN}, by the SHA-256 of its name"
 
 
-READER: Final = Reader("people", "mpii_human_pose*.mat beside images/", detect, parts, read, faults, split)
+READER: Final = Reader("mpii", "people", "mpii_human_pose*.mat beside images/", detect, parts, read, faults, split)
 
 
 def _annotation_file(raw: Path) -> Path | None:

@@ -123,7 +123,7 @@ def split(settings: BuildSettings) -> str:
 
 
 READER: Final = Reader(
-    "occluders", "JPEGImages/, Annotations/ and SegmentationObject/", detect, parts, read, faults, split
+    "voc", "occluders", "JPEGImages/, Annotations/ and SegmentationObject/", detect, parts, read, faults, split
 )
 
 

@@ -105,6 +105,24 @@ def blob(centre: np.ndarray) -> np.ndarray:
     return np.repeat((40 + 200 * spot)[..., None], 3, axis=-1).astype(np.uint8)
 
 
+def standing_person(rng: np.random.Generator) -> np.ndarray:
+    """The 32 raw joints of somebody who stands at the origin with an arm raised, mm: bones of human length."""
+    half = np.array(
+        [
+            *([0, 0, 0], [-130, 0, 0], [-150, -30, -440], [-150, 30, -880]),  # pelvis, right leg
+            *([130, 0, 0], [150, -30, -440], [150, 30, -880]),
+            *([0, 10, 230], [0, 20, 480], [0, -60, 580], [0, -20, 690]),  # spine, thorax, neck, head
+            *([150, 10, 460], [200, 20, 190], [220, -60, -50]),
+            *([-150, 10, 460], [-200, -10, 190], [-330, -60, 390]),
+        ],
+        float,
+    )
+    turn = _rotation(0.0, 0.0, rng.uniform(-np.pi, np.pi))
+    joints = np.zeros((32, 3))
+    joints[list(H36M_FROM_RAW32)] = half @ turn.T + rng.uniform(-10, 10, (17, 3))
+    return joints
+
+
 def write_human36m(raw: Path, stems: dict[str, tuple[str, ...]], frames: int, cameras: int = 2) -> Recording:
     rng = np.random.default_rng(7)
     w0 = np.array([float(f"{number:.10g}") for number in camera_numbers()])
@@ -112,7 +130,7 @@ def write_human36m(raw: Path, stems: dict[str, tuple[str, ...]], frames: int, ca
     for subject, names in stems.items():
         (raw / subject / "Videos").mkdir(parents=True)
         for stem in names:
-            shape = rng.uniform(-450, 450, (32, 3)) + np.array([0, 0, 900])
+            shape = standing_person(rng) + np.array([0, 0, 900])
             drift = np.linspace(0, 150, frames)[:, None, None] * rng.uniform(-1, 1, 3)
             poses = (shape + drift).astype(np.float32).astype(float)
             recording.poses[subject, stem] = poses

@@ -115,7 +115,9 @@ def test_the_known_faulty_video_is_left_out_and_named(human36m, tmp_path):
     assert ("S11", "Directions", 2, "54138969") not in seen
     assert ("S11", "Directions", 2, "55011271") in seen
     assert ("S1", "Directions", 2, "54138969") in seen
-    assert reader.faults(settings) == ("S11 Directions, camera 54138969: video and poses disagree; skipped",)
+    assert reader.faults(settings) == (
+        "S11 Directions, camera 54138969: video and poses disagree; skipped (faulty_videos: skip)",
+    )
     assert reader.faults(settings_for(human36m.raw, tmp_path, subjects=("S1",))) == ()
 
 
