@@ -3,13 +3,17 @@
 from typing import Final
 
 from poselib.errors import InputError
-from shards.readers import human36m, mpii, voc
+from shards.readers import h36m_eth, h36m_kf, h36m_mks0601, human36m, mpii, mpii_hrnet, voc
 from shards.settings import BuildSettings
 from shards.source import Reader
 
 READERS: Final[dict[str, Reader]] = {
     "h36m": human36m.READER,
+    "h36m_mks0601": h36m_mks0601.READER,
+    "h36m_eth": h36m_eth.READER,
+    "h36m_kf": h36m_kf.READER,
     "mpii": mpii.READER,
+    "mpii_hrnet": mpii_hrnet.READER,
     "voc": voc.READER,
 }
 """In the order in which a folder is tried; a folder that holds several layouts is read as the first."""

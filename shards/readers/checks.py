@@ -12,7 +12,7 @@ from poselib.camera import project, world_to_camera
 from poselib.skeleton import H36M_JOINTS, MIRROR_PAIRS, PARENTS, ROOT
 
 Convention = Literal["position", "translation"]
-"""What the vector beside R is: the camera's `position` T, X_cam = R (X - T), or its `translation` t, X_cam = R X + t."""
+"""What the vector beside R is: the camera's `position` T in the world, or the `translation` t = -R T."""
 
 FORMULAS: Final[dict[Convention, str]] = {"position": "X_cam = R (X - T)", "translation": "X_cam = R X + t"}
 

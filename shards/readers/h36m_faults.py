@@ -73,7 +73,8 @@ def fault_lines(
 
     done = {"skip": "skipped", "keep": "kept as it is"}[settings.faulty_videos]
     lines = [
-        f"{subject} {action}, camera {camera}: video and poses disagree; {done} (faulty_videos: {settings.faulty_videos})"
+        f"{subject} {action}, camera {camera}: video and poses disagree; {done} "
+        f"(faulty_videos: {settings.faulty_videos})"
         for (subject, action, subaction), camera in FAULTY_VIDEOS.items()
         if concerns((subject, action, subaction))
     ]

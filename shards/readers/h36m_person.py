@@ -48,7 +48,7 @@ def make_person(
         joints_mm: `17 3` mm, camera frame.
         supervised: `17`, 0 for joints that the annotation does not vouch for.
     """
-    fault = frame_fault(joints_mm)
+    fault = frame_fault(joints_mm) if supervised.any() else "none of its joints is known"
     if not fault and joints_mm[:, 2].min() <= 0:
         fault = "a joint lies behind the camera: pose and camera do not fit"
     if fault:
@@ -59,7 +59,7 @@ def make_person(
     if fault:
         return Skipped(file, frame, fault)
     if settings.box == "tight":
-        box = fit_aspect(tight_box(joints_px), 1.0)
+        box = fit_aspect(tight_box(joints_px[supervised > 0]), 1.0)
     else:
         box = root_box(joints_mm[ROOT], lens.intrinsics, distortion)
     return Person(
@@ -67,7 +67,7 @@ def make_person(
         names=Names("h36m", file, take.subject, take.action, take.subaction, camera, frame),
         picture=picture,
         joints_px=joints_px,
-        joints_mm=joints_mm,
+        joints_mm=joints_mm * supervised[:, None],
         supervised_px=supervised,
         supervised_mm=supervised,
         box=box,

@@ -162,11 +162,8 @@ def _film(settings: BuildSettings, take: Take, name: str, poses: np.ndarray) -> 
 
 def _place(camera: Camera, poses: np.ndarray, frame: np.ndarray) -> np.ndarray:
     """Where the camera stands, mm in the world: the release says X_cam = R (X - T), and reprojection must agree."""
-    size = (frame.shape[1], frame.shape[0])
-    vector = camera.position_mm
-    return camera_position(
-        choose_convention(poses, camera.rotation, vector, camera.intrinsics, size), camera.rotation, vector
-    )
+    rotation, vector, size = camera.rotation, camera.position_mm, (frame.shape[1], frame.shape[0])
+    return camera_position(choose_convention(poses, rotation, vector, camera.intrinsics, size), rotation, vector)
 
 
 def _decode(path: Path, poses: int, wanted: list[int]) -> Iterator[tuple[int, np.ndarray | None]]:

@@ -213,4 +213,4 @@ def test_layouts_are_told_apart_by_looking(human36m, mpii, voc, tmp_path):
         find_reader(settings_for(tmp_path / "nothing", tmp_path))
     with pytest.raises(InputError, match=r"looked for mpii"):
         find_reader(settings_for(human36m.raw, tmp_path, source="mpii"))
-    assert set(READERS) == {"h36m", "mpii", "voc"}
+    assert {reader.source for reader in READERS.values()} == {"h36m", "mpii", "voc"}
