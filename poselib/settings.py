@@ -7,7 +7,7 @@ Backbone = Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101", 
 CellOrigin = Literal["center", "corner"]
 Lens = Literal["pinhole", "brown", "undistorted"]
 """How targets and back-projection treat the lens: ignored, modelled, or removed from the pictures on sharding."""
-SoftArgmax = Literal["auto", "reference", "flat"]
+SoftArgmax = Literal["auto", "reference", "flat", "recompute", "chunked"]
 
 STRIDE: Final = 32
 """Crop pixels per cell of the backbone's last feature map."""

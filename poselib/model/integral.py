@@ -1,8 +1,7 @@
 """Soft-argmax: the expected position of a joint under the softmax of its heat map volume.
 
-One definition, several implementations with the same numbers. Another one (a backward pass that recomputes, a
-chunked mode) is a function in `IMPLEMENTATIONS`, a name in `poselib.settings.SoftArgmax` and nothing else: the tests
-run over the dict.
+One definition, several implementations with the same numbers. Another one is a function in `IMPLEMENTATIONS`, a name
+in `poselib.settings.SoftArgmax` and nothing else: the tests run over the dict.
 
 Source: Sun et al., "Integral Human Pose Regression", 2018, equation 3.
 """
@@ -13,11 +12,46 @@ from typing import Final
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
+from poselib.model.chunked import ChunkedSoftArgmax
+from poselib.model.recompute import RecomputedSoftArgmax
 from poselib.settings import CellOrigin, SoftArgmax
 
 Axes = tuple[Tensor, Tensor, Tensor]
 """Positions of the cells along u, v and z: `w`, `h` and `d`."""
+CHUNKED_FROM_BYTES: Final = 2**32
+"""`auto` takes the chunked form where a batch's logits would need this much, and their gradient as much again."""
+
+
+def projected_soft_argmax(
+    features: Float[Tensor, "b c h w"],
+    weight: Float[Tensor, "jd c 1 1"],
+    bias: Float[Tensor, " jd"],
+    depth: int,
+    cell_origin: CellOrigin = "center",
+    implementation: SoftArgmax = "auto",
+) -> Float[Tensor, "b j 3"]:
+    """The last 1x1 convolution and `soft_argmax` of its logits; `chunked` never holds these as a whole.
+
+    Args:
+        features: what the convolution reads.
+        weight: of the convolution; the depth cells of a joint stand together.
+        bias: of the convolution.
+        depth: depth cells `d` of each joint.
+        cell_origin: where cells lie, see `cell_positions`.
+        implementation: `auto` takes `chunked` from `CHUNKED_FROM_BYTES` on, and else what `soft_argmax` takes.
+    """
+    device = features.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+    if implementation == "auto" and not torch.compiler.is_compiling():
+        cells = features.shape[0] * weight.shape[0] * features.shape[2] * features.shape[3]
+        implementation = "chunked" if cells * dtype.itemsize >= CHUNKED_FROM_BYTES else "auto"
+    if implementation != "chunked":
+        return soft_argmax(F.conv2d(features, weight, bias), depth, cell_origin, implementation)
+    axes = _axes(features.shape[3], features.shape[2], depth, cell_origin, dtype, features.device)
+    joints = weight.to(dtype).view(-1, depth, weight.shape[1])
+    return ChunkedSoftArgmax.apply(features.to(dtype), joints, bias.to(dtype).view(-1, depth), *axes)
 
 
 def soft_argmax(
@@ -28,21 +62,21 @@ def soft_argmax(
 ) -> Float[Tensor, "b j 3"]:
     """Expected u, v, z of each joint in volume units: the volume spans [-0.5, 0.5] along each axis.
 
-    At least float32 inside and out, whatever the logits' type, also under autocast.
+    At least float32 inside and out, whatever the logits' type, also under autocast. Gradients are of first order only
+    in the forms `recompute` and `chunked`.
 
     Args:
         logits: `b (j d) h w`, the depth cells of a joint stand together; any memory format.
         depth: depth cells `d` of each joint.
         cell_origin: where cells lie, see `cell_positions`.
-        implementation: `auto` takes `flat` inside torch.compile and `reference` outside: each is the faster and the
-            lighter one there.
+        implementation: `auto` takes `flat` inside torch.compile, which fuses it, and `recompute` outside: each is the
+            faster and the lighter one there. `chunked` is `recompute` where logits exist already.
     """
     if implementation == "auto":
-        implementation = "flat" if torch.compiler.is_compiling() else "reference"
-    dtype = torch.promote_types(logits.dtype, torch.float32)
+        implementation = "flat" if torch.compiler.is_compiling() else "recompute"
     height, width = logits.shape[-2:]
-    u, v, z = (cell_positions(n, cell_origin, dtype, logits.device) for n in (width, height, depth))
-    return IMPLEMENTATIONS[implementation](logits.to(dtype).unflatten(1, (-1, depth)), (u, v, z))
+    axes = _axes(width, height, depth, cell_origin, logits.dtype, logits.device)
+    return IMPLEMENTATIONS[implementation](logits.unflatten(1, (-1, depth)), axes)
 
 
 def cell_positions(
@@ -56,9 +90,18 @@ def cell_positions(
     return (torch.arange(cells, dtype=dtype, device=device) + offset) / cells - 0.5
 
 
+def _axes(
+    width: int, height: int, depth: int, cell_origin: CellOrigin, dtype: torch.dtype, device: torch.device
+) -> Axes:
+    """Positions in the type that sums over logits of `dtype` are made in."""
+    sums = torch.promote_types(dtype, torch.float32)
+    u, v, z = (cell_positions(n, cell_origin, sums, device) for n in (width, height, depth))
+    return u, v, z
+
+
 def _reference(volume: Float[Tensor, "b j d h w"], axes: Axes) -> Float[Tensor, "b j 3"]:
     """Softmax, then the mean of each axis' marginal. The marginals of v and z share the sum over u."""
-    p = volume.flatten(2).softmax(dim=-1).view(volume.shape)
+    p = volume.to(axes[0].dtype).flatten(2).softmax(dim=-1).view(volume.shape)
     along_w = p.sum(dim=4)
     marginals = (p.sum(dim=(2, 3)), along_w.sum(dim=2), along_w.sum(dim=3))
     return torch.stack([(m * axis).sum(dim=-1) for m, axis in zip(marginals, axes, strict=True)], dim=-1)
@@ -70,6 +113,7 @@ def _flat(volume: Float[Tensor, "b j d h w"], axes: Axes) -> Float[Tensor, "b j 
     Sums and no matrix product: under TF32 that would round the positions to ten bits.
     """
     cells = (2, 3, 4)
+    volume = volume.to(axes[0].dtype)
     # The shift guards exp; the result does not depend on it, so neither does the gradient.
     e = (volume - volume.detach().amax(dim=cells, keepdim=True)).exp()
     u, v, z = axes
@@ -77,5 +121,15 @@ def _flat(volume: Float[Tensor, "b j d h w"], axes: Axes) -> Float[Tensor, "b j 
     return torch.stack(moments, dim=-1) / e.sum(dim=cells)[..., None]
 
 
-IMPLEMENTATIONS: Final[dict[str, Callable[[Tensor, Axes], Tensor]]] = {"reference": _reference, "flat": _flat}
-"""Volumes `b j d h w` of at least float32 and their axes to `b j 3`."""
+def _recompute(volume: Float[Tensor, "b j d h w"], axes: Axes) -> Float[Tensor, "b j 3"]:
+    """The lightest: nothing of the volume's size is kept, and half-precision logits stay as they are."""
+    return RecomputedSoftArgmax.apply(volume, *axes)
+
+
+IMPLEMENTATIONS: Final[dict[str, Callable[[Tensor, Axes], Tensor]]] = {
+    "reference": _reference,
+    "flat": _flat,
+    "recompute": _recompute,
+    "chunked": _recompute,
+}
+"""Volumes `b j d h w` and their axes, in the type to sum in, to `b j 3`."""
