@@ -44,6 +44,13 @@ COMMANDS = {
         ("pose studio data/raw", "pose studio data/raw --frames 8 --subjects [S1,S9]"),
         ("out",),
     ),
+    "shards check": Command(
+        "shards.settings:CheckSettings",
+        "shards.commands:check_shards",
+        "say what a raw folder holds and how it is understood, with a sheet of drawn skeletons",
+        ("pose shards check /data/human3.6m", "pose shards check /data/mpii --sheet mpii.jpg"),
+        ("raw",),
+    ),
     "shards build": Command(
         "shards.settings:BuildSettings",
         "shards.commands:build_shards",

@@ -1,11 +1,12 @@
-"""`pose studio`, `pose shards build` and `pose shards verify`: the work, and the last line that says what was made."""
+"""`pose studio` and `pose shards check`, `build` and `verify`: the work, and the last line that says what was made."""
 
 from rich.console import Console
 
 import shards.studio.make
 from shards.build import build
+from shards.check import check_raw, describe
 from shards.manifest import verify
-from shards.settings import BuildSettings, StudioSettings, VerifySettings
+from shards.settings import BuildSettings, CheckSettings, StudioSettings, VerifySettings
 
 
 def make_studio(settings: StudioSettings) -> None:
@@ -16,6 +17,13 @@ def make_studio(settings: StudioSettings) -> None:
         soft_wrap=True,
         highlight=False,
     )
+
+
+def check_shards(settings: CheckSettings) -> None:
+    """Say what a raw folder holds and how it is understood."""
+    console = Console()
+    for piece in describe(check_raw(settings)):
+        console.print(piece, soft_wrap=isinstance(piece, str), highlight=False, markup=False)
 
 
 def build_shards(settings: BuildSettings) -> None:

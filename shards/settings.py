@@ -74,6 +74,43 @@ class BuildSettings:
 
 
 @dataclass(frozen=True)
+class CheckSettings:
+    """Look through raw data before anything is built.
+
+    Attributes:
+        raw: folder of the raw data.
+        sheet: picture that is written: people of all recordings with their skeletons drawn; .jpg or .png.
+        pictures: how many people are read for it, spread over the recordings.
+        source: what `raw` holds; `auto` looks.
+        layout: how it is laid out; `auto` looks.
+        subjects: Human3.6M subjects to look at; empty takes all.
+        lens: how joints are projected, as a build would.
+        mpii_map: which MPII joints supervise Human3.6M's.
+        every: keep each n-th frame of a video, as a build would.
+        every_test: keep each n-th frame as well; 0 adds none.
+    """
+
+    raw: Path
+    sheet: Path = Path("check.jpg")
+    pictures: int = 24
+    source: SourceName = "auto"
+    layout: Layout = "auto"
+    subjects: tuple[str, ...] = ()
+    lens: Lens = "pinhole"
+    mpii_map: MpiiMap = "eth"
+    every: int = 5
+    every_test: int = 64
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        if self.sheet.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+            raise ValueError(f"sheet must end in .jpg or .png, not {self.sheet.name}")
+        for name, low, high in (("pictures", 1, 1000), ("every", 1, math.inf), ("every_test", 0, math.inf)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must lie in {low}..{high}, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class StudioSettings:
     """The embedded, synthetic data, written in the raw layouts of the real sets.
 

@@ -64,6 +64,21 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Survey:
+    """What a part would give, told from its annotations; no picture is decoded.
+
+    Attributes:
+        counts: samples by subject (or part of the set), action and camera; empty names where there are none.
+        notes: how each of its cameras was read.
+        damage: what is known to be missing or wrong already.
+    """
+
+    counts: dict[tuple[str, str, str], int]
+    notes: tuple[str, ...] = ()
+    damage: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True)
 class Reader:
     """How one raw layout is recognised, cut into parts and read.
 
@@ -76,6 +91,7 @@ class Reader:
         read: the samples of one part in order, and in their places what had to be skipped.
         faults: one line for each known fault of the published data and how it was handled.
         split: how the parts of the set (`Names.part`) were told apart; empty where it has none.
+        survey: what one part would give.
     """
 
     source: str
@@ -86,6 +102,7 @@ class Reader:
     read: Callable[[BuildSettings, Part], Iterator[Person | Occluder | Skipped]]
     faults: Callable[[BuildSettings], tuple[str, ...]]
     split: Callable[[BuildSettings], str]
+    survey: Callable[[BuildSettings, Part], Survey]
 
 
 def is_synthetic(raw: Path) -> bool:

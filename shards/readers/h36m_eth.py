@@ -37,6 +37,7 @@ from shards.readers.h36m_stills import (
     parse_name,
     read_stills,
     spread,
+    survey_stills,
 )
 from shards.readers.safe_pickle import load_pickle
 from shards.records import Skipped
@@ -50,7 +51,7 @@ NOTE: Final = "camera frame as stored, pelvis projected onto joint 0"
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """One wanted record: frame from 0, path below the raw folder, joints `17 3` mm, camera frame, which of them count."""
+    """One wanted record: frame from 0, path below the raw folder, camera-frame joints `17 3` mm, known joints `17`."""
 
     frame: int
     file: str
@@ -104,7 +105,9 @@ def split(settings: BuildSettings) -> str:
     return ""
 
 
-READER: Final = Reader("h36m", "people", "annot/*.pkl beside images/", detect, parts, read_stills, faults, split)
+READER: Final = Reader(
+    "h36m", "people", "annot/*.pkl beside images/", detect, parts, read_stills, faults, split, survey_stills
+)
 
 
 def _is_taken(settings: BuildSettings, take: Recording, camera: str, frame: int) -> bool:

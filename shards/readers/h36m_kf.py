@@ -30,6 +30,7 @@ from shards.readers.h36m_stills import (
     read_stills,
     spread,
     stand_camera,
+    survey_stills,
 )
 from shards.readers.safe_pickle import load_npy
 from shards.settings import BuildSettings
@@ -83,7 +84,7 @@ def split(settings: BuildSettings) -> str:
 
 
 READER: Final = Reader(
-    "h36m", "people", f"{LABELS} beside S1/*/imageSequence/", detect, parts, read_stills, faults, split
+    "h36m", "people", f"{LABELS} beside S1/*/imageSequence/", detect, parts, read_stills, faults, split, survey_stills
 )
 
 

@@ -35,6 +35,7 @@ from shards.readers.h36m_stills import (
     read_stills,
     spread,
     stand_camera,
+    survey_stills,
 )
 from shards.records import Skipped
 from shards.settings import BuildSettings
@@ -92,7 +93,15 @@ def split(settings: BuildSettings) -> str:
 
 
 READER: Final = Reader(
-    "h36m", "people", f"annotations/{PREFIX}*_camera.json beside images/", detect, parts, read_stills, faults, split
+    "h36m",
+    "people",
+    f"annotations/{PREFIX}*_camera.json beside images/",
+    detect,
+    parts,
+    read_stills,
+    faults,
+    split,
+    survey_stills,
 )
 
 

@@ -20,7 +20,7 @@ from shards.readers.h36m_person import ALL_JOINTS, Lens, is_wanted, make_person
 from shards.readers.pictures import load_picture
 from shards.records import Skipped
 from shards.settings import BuildSettings
-from shards.source import Part, Person
+from shards.source import Part, Person, Survey
 from shards.table import natural_order
 
 PICTURE_NAME: Final = re.compile(r"s_(\d\d)_act_(\d\d)_subact_(\d\d)_ca_(\d\d)_(\d{6})\.\w+$")
@@ -87,6 +87,13 @@ def read_stills(settings: BuildSettings, part: Part) -> Iterator[Person | Skippe
                 yield Skipped(file, frame, getattr(error, "strerror", None) or str(error))
                 continue
             yield make_person(settings, take, view.camera, view.lens, frame, file, picture, joints_mm, known)
+
+
+def survey_stills(settings: BuildSettings, part: Part) -> Survey:
+    """Pictures by camera, and how each camera was read."""
+    take: StillTake = part.content
+    counts = {(take.subject, take.action, view.camera): len(view.frames) for view in take.views}
+    return Survey(counts, tuple(view.note for view in take.views), take.lost)
 
 
 def cut_parts(settings: BuildSettings, takes: list[StillTake]) -> list[Part]:

@@ -5,6 +5,7 @@ frame, and only wanted frames are converted.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,13 +17,13 @@ import numpy as np
 from poselib.camera import world_to_camera
 from poselib.errors import InputError
 from poselib.skeleton import H36M_FROM_RAW32
-from shards.readers.checks import camera_position, choose_convention, skeleton_fault
+from shards.readers.checks import FORMULAS, camera_position, choose_convention, skeleton_fault
 from shards.readers.h36m_faults import Recording, corrected, fault_lines, left_out
 from shards.readers.h36m_metadata import Camera, guess_take, read_metadata
 from shards.readers.h36m_person import Lens, check_subjects, is_wanted, make_person
 from shards.records import Skipped
 from shards.settings import BuildSettings
-from shards.source import Part, Person, Reader
+from shards.source import Part, Person, Reader, Survey
 from shards.table import natural_order
 
 POSES: Final = "MyPoseFeatures/D3_Positions"
@@ -88,11 +89,7 @@ def read(settings: BuildSettings, part: Part) -> Iterator[Person | Skipped]:
     cameras = [name for name in sorted(take.cameras) if not left_out(settings, take, name)]
     if not cameras:
         return
-    try:
-        poses = corrected(settings, take, read_poses(settings.raw / take.pose_file))
-        fault = skeleton_fault(poses)
-    except ValueError as error:
-        poses, fault = np.empty((0, 17, 3)), str(error)
+    poses, fault = _take_poses(settings, take)
     if fault:
         yield Skipped(take.pose_file, -1, fault, max(1, len(wanted_frames(len(poses), settings))) * len(cameras))
         return
@@ -131,9 +128,49 @@ def split(settings: BuildSettings) -> str:
     return ""
 
 
+def survey(settings: BuildSettings, part: Part) -> Survey:
+    """Frames by camera, from the pose file and the heads of the videos."""
+    take: Take = part.content
+    cameras = [name for name in sorted(take.cameras) if not left_out(settings, take, name)]
+    poses, fault = _take_poses(settings, take)
+    if fault:
+        return Survey({}, (), (Skipped(take.pose_file, -1, fault, max(1, len(cameras))),))
+    frames = len(wanted_frames(len(poses), settings))
+    counts: dict[tuple[str, str, str], int] = {}
+    notes, damage = [], []
+    for name in cameras:
+        camera, file = take.cameras[name], take.video_file(name)
+        try:
+            with _open_video(settings.raw / file, len(poses)) as container:
+                size = (container.streams.video[0].width, container.streams.video[0].height)
+            vector = camera.position_mm
+            notes.append(FORMULAS[choose_convention(poses, camera.rotation, vector, camera.intrinsics, size)])
+            counts[take.subject, take.action, name] = frames
+        except (av.FFmpegError, OSError, ValueError) as error:
+            damage.append(Skipped(file, -1, getattr(error, "strerror", None) or str(error), frames))
+    return Survey(counts, tuple(notes), tuple(damage))
+
+
 READER: Final = Reader(
-    "h36m", "people", f"metadata.xml beside S1/{POSES}/*.cdf and S1/Videos/*.mp4", detect, parts, read, faults, split
+    "h36m",
+    "people",
+    f"metadata.xml beside S1/{POSES}/*.cdf and S1/Videos/*.mp4",
+    detect,
+    parts,
+    read,
+    faults,
+    split,
+    survey,
 )
+
+
+def _take_poses(settings: BuildSettings, take: Take) -> tuple[np.ndarray, str]:
+    """The poses of a recording, `f 17 3` mm, world frame, and what is wrong with them as a whole, or an empty text."""
+    try:
+        poses = corrected(settings, take, read_poses(settings.raw / take.pose_file))
+    except ValueError as error:
+        return np.empty((0, 17, 3)), str(error)
+    return poses, skeleton_fault(poses)
 
 
 def _film(settings: BuildSettings, take: Take, name: str, poses: np.ndarray) -> Iterator[Person | Skipped]:
@@ -168,18 +205,30 @@ def _place(camera: Camera, poses: np.ndarray, frame: np.ndarray) -> np.ndarray:
 
 def _decode(path: Path, poses: int, wanted: list[int]) -> Iterator[tuple[int, np.ndarray | None]]:
     """The wanted frames of a video with their indices: uint8 `h w 3`, RGB, or None where the decoder reports damage."""
-    if not path.is_file():
-        raise ValueError("the video is missing, though its poses and other videos of this camera are there")
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise ValueError("the file holds no video")
+    with _open_video(path, poses) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1  # the build already has a process per core
-        if stream.frames > poses * (1 + COUNTS_DIFFER) + 1:
-            raise ValueError(f"the video has {stream.frames} frames, its pose file {poses}")
         keep, last = set(wanted), wanted[-1]
         for index, frame in enumerate(container.decode(stream)):
             if index in keep:
                 yield index, None if frame.is_corrupt else frame.to_ndarray(format="rgb24")
             if index >= last:
                 return
+
+
+@contextmanager
+def _open_video(path: Path, poses: int) -> Iterator[av.container.InputContainer]:
+    """A video that may belong to this many poses.
+
+    Raises:
+        ValueError: it is missing, holds no video, or far more frames.
+    """
+    if not path.is_file():
+        raise ValueError("the video is missing, though its poses and other videos of this camera are there")
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise ValueError("the file holds no video")
+        frames = container.streams.video[0].frames
+        if frames > poses * (1 + COUNTS_DIFFER) + 1:
+            raise ValueError(f"the video has {frames} frames, its pose file {poses}")
+        yield container

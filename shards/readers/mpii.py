@@ -5,6 +5,7 @@ A part is a run of training pictures. Only people with joints are taken; test pi
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,7 @@ from shards.readers.pictures import load_picture
 from shards.records import Skipped
 from shards.sample import Names
 from shards.settings import BuildSettings
-from shards.source import Part, Person, Reader, outside
+from shards.source import Part, Person, Reader, Survey, outside
 
 PICTURES_PER_PART: Final = 400
 REFERENCE_PX: Final = 200.0
@@ -127,7 +128,18 @@ def split(settings: BuildSettings) -> str:
     return f"validation: one picture in {VALIDATION_ONE_IN}, by the SHA-256 of its name"
 
 
-READER: Final = Reader("mpii", "people", "mpii_human_pose*.mat beside images/", detect, parts, read, faults, split)
+def survey(settings: BuildSettings, part: Part) -> Survey:
+    """People by part of the set."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for picture in part.content:
+        counts[picture.part, "", ""] += len(picture.people)
+    damage = [Skipped(f"images/{picture.name}", -1, fault) for picture in part.content for fault in picture.faults]
+    return Survey(dict(counts), (), tuple(damage))
+
+
+READER: Final = Reader(
+    "mpii", "people", "mpii_human_pose*.mat beside images/", detect, parts, read, faults, split, survey
+)
 
 
 def _annotation_file(raw: Path) -> Path | None:

@@ -18,7 +18,7 @@ import numpy as np
 from poselib.errors import InputError
 from poselib.skeleton import MPII_JOINTS
 from shards.readers.h36m_stills import inner_path
-from shards.readers.mpii import ONE_BASED, PICTURES_PER_PART, Annotation, Picture, read
+from shards.readers.mpii import ONE_BASED, PICTURES_PER_PART, Annotation, Picture, read, survey
 from shards.settings import BuildSettings
 from shards.source import Part, Reader
 
@@ -71,7 +71,7 @@ def split(settings: BuildSettings) -> str:
 
 
 READER: Final = Reader(
-    "mpii", "people", "annot/train.json or valid.json beside images/", detect, parts, read, faults, split
+    "mpii", "people", "annot/train.json or valid.json beside images/", detect, parts, read, faults, split, survey
 )
 
 

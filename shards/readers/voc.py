@@ -17,7 +17,7 @@ from shards.readers.pictures import load_labels, load_picture
 from shards.records import Skipped
 from shards.sample import Names
 from shards.settings import BuildSettings
-from shards.source import Part, Reader
+from shards.source import Part, Reader, Survey
 
 PICTURES_PER_PART: Final = 500
 SMALLEST_MASK_PX: Final = 500
@@ -122,8 +122,13 @@ def split(settings: BuildSettings) -> str:
     return ""
 
 
+def survey(settings: BuildSettings, part: Part) -> Survey:
+    """Pictures with a segmentation; how many objects they give is known when they are read."""
+    return Survey({("pictures", "", ""): len(part.content)})
+
+
 READER: Final = Reader(
-    "voc", "occluders", "JPEGImages/, Annotations/ and SegmentationObject/", detect, parts, read, faults, split
+    "voc", "occluders", "JPEGImages/, Annotations/ and SegmentationObject/", detect, parts, read, faults, split, survey
 )
 
 
