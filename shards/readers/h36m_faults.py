@@ -18,10 +18,15 @@ FAULTY_VIDEOS: Final = {("S11", "Directions", 2): "54138969"}
 
 SHIFTED_POSES: Final = {
     ("S9", "Greeting", 2): "Greeting",
-    ("S9", "SittingDown", 1): "SittingDown 1",
+    ("S9", "SittingDown", 2): "SittingDown 1",
     ("S9", "Waiting", 1): "Waiting 1",
 }
 """Recordings whose poses lie `SHIFT_MM` off, by their names in the release."""
+
+RELEASE_NAMES: Final = {("S11", "Directions"): ("S11", "Directions", 2)} | {
+    (key[0], name): key for key, name in SHIFTED_POSES.items()
+}
+"""The same recordings by subject and file name, for the layout that has these."""
 
 SHIFT_MM: Final = np.array([200.0, 0.0, 0.0])
 """World frame. Source: the code of Sárándi et al., MeTRAbs, which takes 200 mm off x for these three."""

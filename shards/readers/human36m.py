@@ -18,7 +18,7 @@ from poselib.camera import world_to_camera
 from poselib.errors import InputError
 from poselib.skeleton import H36M_FROM_RAW32
 from shards.readers.checks import FORMULAS, camera_position, choose_convention, skeleton_fault
-from shards.readers.h36m_faults import Recording, corrected, fault_lines, left_out
+from shards.readers.h36m_faults import RELEASE_NAMES, Recording, corrected, fault_lines, left_out
 from shards.readers.h36m_metadata import Camera, guess_take, read_metadata
 from shards.readers.h36m_person import Lens, check_subjects, is_wanted, make_person
 from shards.records import Skipped
@@ -38,6 +38,11 @@ class Take(Recording):
 
     stem: str
     cameras: dict[str, Camera]
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Faults are known by file names here, since `mapping` may be missing; others are sub-action 0."""
+        return RELEASE_NAMES.get((self.subject, self.stem), (self.subject, self.action, 0))
 
     @property
     def pose_file(self) -> str:

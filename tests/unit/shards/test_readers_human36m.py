@@ -4,14 +4,16 @@ import cv2
 import numpy as np
 import pytest
 
-from poselib.camera import apply_affine, back_project, project
+from poselib.camera import apply_affine, back_project, project, world_to_camera
 from poselib.errors import InputError
+from poselib.skeleton import H36M_FROM_RAW32
 from shards.build import build
 from shards.readers import READERS, find_reader
 from shards.readers import human36m as reader
 from shards.readers.h36m_metadata import guess_take, read_metadata, rotation_matrix
 from shards.records import Skipped
 from shards.settings import BuildSettings
+from shards.source import Person
 
 pytestmark = pytest.mark.unit
 
@@ -119,6 +121,49 @@ def test_the_known_faulty_video_is_left_out_and_named(human36m, tmp_path):
         "S11 Directions, camera 54138969: video and poses disagree; skipped (faulty_videos: skip)",
     )
     assert reader.faults(settings_for(human36m.raw, tmp_path, subjects=("S1",))) == ()
+
+
+@pytest.mark.parametrize("mode", ["correct", "skip", "keep"])
+def test_poses_known_to_be_shifted_are_told_by_file_name(human36m, tmp_path, mode):
+    raw = tmp_path / "raw"
+    for source in sorted(human36m.raw.rglob("*")):
+        if source.is_file() and (source.parent == human36m.raw or "S1" in source.parts):
+            name = source.name.replace("Photo 1", "SittingDown 1").replace("Directions 1", "Waiting 2")
+            target = raw / source.relative_to(human36m.raw).with_name(name)
+            target = raw / str(target.relative_to(raw)).replace("S1/", "S9/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    settings = settings_for(raw, tmp_path / "out", shifted_poses=mode)
+    people = [person for person in read_all(settings) if isinstance(person, Person)]
+    stems = {person.names.picture.split("/")[-1].split(".")[0] for person in people}
+    assert ("SittingDown 1" in stems) == (mode != "skip")
+    assert {"Directions", "Waiting 2"} <= stems
+    cameras = read_metadata(raw / "metadata.xml").cameras
+    for person in people:
+        camera, stem = cameras["S9", person.names.camera], person.names.picture.split("/")[-1].split(".")[0]
+        original = {"SittingDown 1": "Photo 1", "Waiting 2": "Directions 1"}.get(stem, stem)
+        world = human36m.poses["S1", original][person.names.frame][list(H36M_FROM_RAW32)]
+        moved = world - (200, 0, 0) if (stem, mode) == ("SittingDown 1", "correct") else world
+        np.testing.assert_allclose(
+            person.joints_mm, world_to_camera(moved, camera.rotation, camera.position_mm), atol=1e-6
+        )
+    word = {"correct": "moved back", "skip": "skipped", "keep": "kept as they are"}[mode]
+    assert reader.faults(settings) == (
+        f"S9 SittingDown 1: poses are shifted by 200 mm along world X; {word} (shifted_poses: {mode})",
+    )
+
+
+def test_poses_in_metres_and_cameras_that_see_nobody_are_named(human36m, own_copy, tmp_path, raw_writers):
+    path = own_copy / "S1/MyPoseFeatures/D3_Positions/Directions 1.cdf"
+    raw_writers.write_poses(path, human36m.poses["S1", "Directions 1"] / 1000)
+    away = human36m.poses["S1", "Photo 1"] + (0, 0, 5000)
+    raw_writers.write_poses(own_copy / "S1/MyPoseFeatures/D3_Positions/Photo 1.cdf", away)
+    skipped = [i for i in read_all(settings_for(own_copy, tmp_path, subjects=("S1",))) if isinstance(i, Skipped)]
+    metres = [skip for skip in skipped if "look like metres" in skip.reason]
+    nobody = [skip for skip in skipped if "neither reading of the camera" in skip.reason]
+    assert [(skip.file, skip.samples) for skip in metres] == [("S1/MyPoseFeatures/D3_Positions/Directions 1.cdf", 6)]
+    assert [skip.file for skip in nobody] == [f"S1/Videos/Photo 1.{c}.mp4" for c in ("54138969", "55011271")]
+    assert len(skipped) == 3
 
 
 def test_truncated_and_missing_videos_are_named_and_the_rest_is_kept(own_copy, tmp_path):
