@@ -19,6 +19,8 @@ PLAIN = {
     "float32": np.arange(6, dtype=np.float32).reshape(2, 3),
     "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
     "table": np.zeros(3, [("R", "<f4", (3, 3)), ("frame_idx", "<i2")]),
+    "strings": np.array(["S1", "S11"]),
+    "big endian": np.arange(3, dtype=">i4"),
     "objects": np.array([{"a": 1}, None], dtype=object),
     "scalars": [np.float64(1.5), np.int8(-3), np.bool_(True), np.str_("text")],
     "containers": [(1, 2.0), {"x"}, frozenset([3]), OrderedDict(a=1), b"bytes", "text", None, True, 1 + 2j],
@@ -32,9 +34,9 @@ def test_arrays_and_plain_containers_come_through(tmp_path, protocol):
     loaded = load_pickle(path)
     assert loaded["containers"] == PLAIN["containers"]
     assert loaded["scalars"] == PLAIN["scalars"]
-    for name in ("float32", "fortran", "table"):
+    for name in ("float32", "fortran", "table", "strings", "big endian"):
         np.testing.assert_array_equal(loaded[name], PLAIN[name])
-        assert loaded[name].dtype == PLAIN[name].dtype
+        assert loaded[name].dtype.newbyteorder("=") == PLAIN[name].dtype.newbyteorder("=")
     assert loaded["objects"].tolist() == [{"a": 1}, None]
 
 
@@ -110,6 +112,55 @@ def test_an_array_cannot_ask_for_memory_of_its_own(tmp_path):
     path.write_bytes(b"cnumpy\nndarray\n((I1000000000000\nttR.")
     with pytest.raises(InputError, match="damaged"):
         load_pickle(path)
+
+
+class Typed:
+    """Pickles as a NumPy type with a state of one's own."""
+
+    def __init__(self, name: str, state: tuple) -> None:
+        self.parts = np.dtype, (name, False, True), state
+
+    def __reduce__(self):
+        return self.parts
+
+
+class Filled:
+    """Pickles as an array with a state of one's own."""
+
+    def __init__(self, *state) -> None:
+        self.parts = np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), state
+
+    def __reduce__(self):
+        return self.parts
+
+
+POINTERS = b"A" * 8
+NO_FLAGS = (3, "|", None, None, None, -1, -1, 0)
+FORGED = {
+    "objects from bytes": Filled(1, (1,), Typed("O8", NO_FLAGS), False, POINTERS),
+    "objects in a record": Filled(
+        1, (1,), Typed("V8", (3, "|", None, ("a",), {"a": (Typed("O8", NO_FLAGS), 0)}, 8, 1, 0)), False, POINTERS
+    ),
+    "objects in a row": Filled(
+        1, (1,), Typed("V8", (3, "|", (Typed("O8", NO_FLAGS), (1,)), None, None, 8, 1, 0)), False, POINTERS
+    ),
+    "too few objects": Filled(1, (10**12,), Typed("O8", NO_FLAGS), False, [1]),
+    "a type of several": Filled(1, (1,), Typed("f4,O", NO_FLAGS), False, POINTERS),
+    "too few bytes": Filled(1, (10**12,), Typed("f4", NO_FLAGS), False, POINTERS),
+    "no type": Filled(1, (1,), "O", False, POINTERS),
+    "fields beyond the record": Filled(
+        1, (1,), Typed("V8", (3, "|", None, ("a",), {"a": (Typed("f8", NO_FLAGS), 4)}, 8, 1, 0)), False, POINTERS
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(FORGED))
+def test_forged_types_and_sizes_never_reach_memory(tmp_path, kind):
+    path = tmp_path / "forged.pkl"
+    path.write_bytes(pickle.dumps(FORGED[kind]))
+    with pytest.raises(InputError, match=r"asks for|damaged") as error:
+        load_pickle(path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps(PLAIN)[:-40], b"\x93NUMPY\x01\x00v\x00{"])
