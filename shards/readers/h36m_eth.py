@@ -33,12 +33,12 @@ from shards.readers.h36m_stills import (
     check_skeleton,
     cut_parts,
     has_pictures,
-    inner_path,
     parse_name,
     read_stills,
     spread,
     survey_stills,
 )
+from shards.readers.pictures import inner_path
 from shards.readers.safe_pickle import load_pickle
 from shards.records import Skipped
 from shards.settings import BuildSettings

@@ -26,12 +26,12 @@ from shards.readers.h36m_stills import (
     WorldCamera,
     check_skeleton,
     cut_parts,
-    inner_path,
     read_stills,
     spread,
     stand_camera,
     survey_stills,
 )
+from shards.readers.pictures import inner_path
 from shards.readers.safe_pickle import load_npy
 from shards.settings import BuildSettings
 from shards.source import Part, Reader

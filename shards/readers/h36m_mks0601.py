@@ -30,13 +30,13 @@ from shards.readers.h36m_stills import (
     check_skeleton,
     cut_parts,
     has_pictures,
-    inner_path,
     parse_name,
     read_stills,
     spread,
     stand_camera,
     survey_stills,
 )
+from shards.readers.pictures import inner_path
 from shards.records import Skipped
 from shards.settings import BuildSettings
 from shards.source import Part, Reader

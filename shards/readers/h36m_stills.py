@@ -6,8 +6,8 @@ Annotations are read once, by the process that cuts the parts; a part carries th
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -154,18 +154,6 @@ def check_pinhole(settings: BuildSettings, layout: str) -> None:
 def spread(count: int, most: int = 64) -> np.ndarray:
     """Up to `most` indices below `count`, evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)) if count else np.zeros(0, int)
-
-
-def inner_path(name: Any, where: Path) -> str:
-    """A picture's path as an annotation file gives it.
-
-    Raises:
-        InputError: not a path, or one that leads out of the folder.
-    """
-    path = PurePosixPath(name) if isinstance(name, str) and name else PurePosixPath("/")
-    if path.is_absolute() or ".." in path.parts:
-        raise InputError(f"{where}: {name!r} is no picture's path below the raw folder")
-    return str(path)
 
 
 def parse_name(file: str, where: Path) -> tuple[Recording, str, int]:

@@ -17,8 +17,8 @@ import numpy as np
 
 from poselib.errors import InputError
 from poselib.skeleton import MPII_JOINTS
-from shards.readers.h36m_stills import inner_path
 from shards.readers.mpii import ONE_BASED, PICTURES_PER_PART, Annotation, Picture, read, survey
+from shards.readers.pictures import inner_path
 from shards.settings import BuildSettings
 from shards.source import Part, Reader
 

@@ -1,9 +1,12 @@
-"""Still pictures, read strictly."""
+"""Still pictures, found and read strictly."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from poselib.errors import InputError
 
 
 def load_picture(path: Path) -> np.ndarray:
@@ -29,3 +32,15 @@ def load_labels(path: Path) -> np.ndarray:
         if picture.mode not in ("P", "L"):
             raise ValueError(f"a picture of mode {picture.mode} holds no labels; a palette picture does")
         return np.asarray(picture)
+
+
+def inner_path(name: Any, where: Path) -> str:
+    """A picture's path as an annotation file gives it.
+
+    Raises:
+        InputError: not a path, or one that leads out of the folder.
+    """
+    path = PurePosixPath(name) if isinstance(name, str) and name else PurePosixPath("/")
+    if path.is_absolute() or ".." in path.parts:
+        raise InputError(f"{where}: {name!r} is no picture's path below the raw folder")
+    return str(path)
