@@ -1,10 +1,14 @@
-"""ResNet feature extractors with torchvision's state-dict keys, so that its ImageNet weights load as they are."""
+"""ResNet feature extractors with torchvision's state-dict keys, so that its ImageNet weights load as they are.
+
+BoTNet-50 is ResNet-50 but for the last stage's 3x3 convolutions; all it shares with ResNet-50 has the same keys.
+"""
 
 from typing import Final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from poselib.model.attention import SelfAttention2d
 from poselib.settings import Backbone
 
 STAGES: Final[dict[Backbone, tuple[int, int, int, int]]] = {
@@ -14,8 +18,11 @@ STAGES: Final[dict[Backbone, tuple[int, int, int, int]]] = {
     "resnet50": (3, 4, 6, 3),
     "resnet101": (3, 4, 23, 3),
     "resnet152": (3, 8, 36, 3),
+    "botnet50": (3, 4, 6, 3),
 }
 """Residual blocks per stage. Source: He et al., "Deep Residual Learning for Image Recognition", 2016, table 1."""
+ATTENTION_CELLS: Final = 16
+"""Side of the map that the first attention sees at 256 px, where BoTNet's tables of relative positions are made."""
 
 
 class BasicBlock(nn.Module):
@@ -42,17 +49,24 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions beside a shortcut: `b c h w` to `b 4*width h/stride w/stride`.
 
-    The stride sits in the 3x3 convolution, where torchvision's weights were trained with it.
+    The stride sits in the 3x3 convolution, where torchvision's weights were trained with it. With `attention`,
+    self-attention takes that convolution's place and strides by average pooling behind it.
+
+    Source of the latter: Srinivas et al., "Bottleneck Transformers for Visual Recognition", 2021, section 3.
     """
 
     expansion: Final = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, attention: bool = False) -> None:
         super().__init__()
         out_channels = width * self.expansion
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.conv2: nn.Module = (
+            SelfAttention2d(width, ATTENTION_CELLS if stride > 1 else ATTENTION_CELLS // 2, stride)
+            if attention
+            else nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        )
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
@@ -68,7 +82,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A ResNet without its pooling and classifier.
+    """A ResNet or BoTNet without its pooling and classifier.
 
     Args:
         name: which of the published depths.
@@ -94,9 +108,12 @@ class ResNet(nn.Module):
         channels = width
         for stage, blocks in enumerate(STAGES[name]):
             inner, strides = width * 2**stage, [1 if stage == 0 else 2] + [1] * (blocks - 1)
-            layers = []
+            layers: list[nn.Module] = []
             for stride in strides:
-                layers.append(block(channels, inner, stride))
+                if name == "botnet50" and stage == 3:
+                    layers.append(Bottleneck(channels, inner, stride, attention=True))
+                else:
+                    layers.append(block(channels, inner, stride))
                 channels = inner * block.expansion
             setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
         self.out_channels = channels

@@ -1,7 +1,8 @@
 """The last 1x1 convolution and the soft-argmax as one step: the logits never exist as a whole.
 
-Each joint's volume is made, reduced and dropped; the backward pass makes it again. Extra memory is one chunk of
-volumes beside the gradients of features and weights, at the price of the convolution's forward pass done twice.
+Each joint's volume is made, reduced and dropped; the backward pass makes it again. Extra memory is one volume, in which
+everything is done in place, beside the gradients of features and weights. The price is the convolution's forward pass
+done twice.
 """
 
 from collections.abc import Iterator
@@ -12,12 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from poselib.model.recompute import expectation, logit_gradient
-
-CPU_SAMPLES_CELLS = 2**19
-"""Cells made at once: a published volume of one sample."""
-GPU_SAMPLES_CELLS = 2**25
-"""On an accelerator many samples share one matrix product; 128 MiB in float32."""
+CPU_CELLS = 2**17
+"""Cells made at once where one sample's volume is smaller."""
+GPU_CELLS = 2**25
+"""On an accelerator many samples share one launch; 128 MiB in float32."""
+CPU_PIXELS = 512
+"""Pixels of one matrix product on a CPU: as fast as all of them, and BLAS packs no copy of the features."""
+PLANES = 8
+"""Planes whose slopes are made at once."""
 
 
 class ChunkedSoftArgmax(torch.autograd.Function):
@@ -31,11 +34,12 @@ class ChunkedSoftArgmax(torch.autograd.Function):
         ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, u: Tensor, v: Tensor, z: Tensor
     ) -> Float[Tensor, "b j 3"]:
         """Joint by joint."""
-        batch, joints = features.shape[0], weight.shape[0]
-        expected = features.new_empty(batch, joints, 3, dtype=u.dtype)
-        for joint, samples in _chunks(features, weight):
-            logits = _logits(features[samples], weight[joint], bias[joint])
-            expected[samples, joint] = expectation(logits, (u, v, z))[:, 0]
+        expected = features.new_empty(features.shape[0], weight.shape[0], 3, dtype=u.dtype)
+        for p, samples, joint in _volumes(features, weight, bias, u.dtype):
+            plane = p.sum(dim=1)
+            marginals = (plane.sum(dim=1), plane.sum(dim=2), p.flatten(2).sum(dim=2))
+            for axis, (marginal, place) in enumerate(zip(marginals, (u, v, z), strict=True)):
+                expected[samples, joint, axis] = (marginal * place).sum(dim=1)
         ctx.save_for_backward(features, weight, bias, u, v, z, expected)
         return expected
 
@@ -44,45 +48,66 @@ class ChunkedSoftArgmax(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of features, weight and bias, from logits made anew."""
         features, weight, bias, u, v, z, expected = ctx.saved_tensors
-        sums = torch.promote_types(features.dtype, torch.float32)
-        d_features = torch.zeros_like(features, dtype=sums)
-        d_weight, d_bias = torch.zeros_like(weight, dtype=sums), torch.zeros_like(bias, dtype=sums)
-        for joint, samples in _chunks(features, weight):
-            logits = _logits(features[samples], weight[joint], bias[joint])
-            one = (samples, slice(joint, joint + 1))
-            logit_gradient(logits, (u, v, z), expected[one], grad[one], logits)
-            d_logits = logits[:, 0].flatten(2)
-            d_bias[joint] += d_logits.sum(dim=(0, 2), dtype=sums)
+        d_features = torch.zeros_like(features, dtype=u.dtype)
+        d_weight, d_bias = torch.zeros_like(weight, dtype=u.dtype), torch.zeros_like(bias, dtype=u.dtype)
+        for volume, samples, joint in _volumes(features, weight, bias, u.dtype):
+            slopes = [
+                grad[samples, joint, axis, None] * (place - expected[samples, joint, axis, None])
+                for axis, place in enumerate((u, v, z))
+            ]
+            _times_slopes(volume, *slopes)
+            d_bias[joint] += volume.flatten(2).sum(dim=(0, 2))
+            d_logits = volume.flatten(2).to(features.dtype)
             for sample, d_one in enumerate(d_logits, start=samples.start):
-                _add_product(d_weight[joint], d_one, features[sample].flatten(1).T)
-                _add_product(d_features[sample].flatten(1), weight[joint].T, d_one)
+                pixels, d_pixels = features[sample].flatten(1), d_features[sample].flatten(1)
+                for run in _runs(pixels):
+                    _add_product(d_weight[joint], d_one[:, run], pixels[:, run].T)
+                    _add_product(d_pixels[:, run], weight[joint].T, d_one[:, run])
         return d_features.to(features.dtype), d_weight.to(weight.dtype), d_bias.to(bias.dtype), None, None, None
 
 
-def _logits(features: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, "b 1 d h w"]:
-    """One joint's volume for some samples."""
-    pixels = features.flatten(2)
-    product = torch.matmul(weight, pixels).add_(bias[:, None])
-    return product.view(len(features), 1, len(weight), *features.shape[2:])
+def _volumes(
+    features: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype
+) -> Iterator[tuple[Float[Tensor, "b d h w"], slice, int]]:
+    """Softmax volumes of one joint for some samples, which samples, and which joint. The next one takes its memory."""
+    joints, depth, _ = weight.shape
+    batch, _, height, width = features.shape
+    limit = CPU_CELLS if features.device.type == "cpu" else GPU_CELLS
+    at_once = min(batch, max(1, limit // (depth * height * width)))
+    room = features.new_empty(at_once, depth, height * width)
+    for joint in range(joints):
+        for start in range(0, batch, at_once):
+            samples = slice(start, min(batch, start + at_once))
+            logits = room[: samples.stop - start]
+            for sample, one in enumerate(logits, start=start):
+                pixels = features[sample].flatten(1)
+                for run in _runs(pixels):
+                    torch.addmm(bias[joint, :, None], weight[joint], pixels[:, run], out=one[:, run])
+            volume = logits.to(dtype)
+            volume -= volume.amax(dim=(1, 2), keepdim=True)
+            volume.exp_()
+            volume /= volume.sum(dim=(1, 2), keepdim=True)
+            yield volume.view(-1, depth, height, width), samples, joint
+
+
+def _times_slopes(p: Float[Tensor, "b d h w"], u: Tensor, v: Tensor, z: Tensor) -> None:
+    """Multiply by the sum of what stands along each axis, `b w`, `b h` and `b d`."""
+    plane = v[:, :, None] + u[:, None, :]
+    for start in range(0, p.shape[1], PLANES):
+        run = slice(start, start + PLANES)
+        p[:, run] *= z[:, run, None, None] + plane[:, None]
+
+
+def _runs(pixels: Float[Tensor, "c hw"]) -> list[slice]:
+    """Pixels that go into one matrix product."""
+    count = pixels.shape[1]
+    at_once = CPU_PIXELS if pixels.device.type == "cpu" else count
+    return [slice(start, start + at_once) for start in range(0, count, at_once)]
 
 
 def _add_product(into: Tensor, left: Tensor, right: Tensor) -> None:
     """Add a matrix product in place, in the sum's own precision."""
     if left.dtype == into.dtype:
-        # BLAS wants dense rows; of a channels_last sum those are the columns.
-        if into.stride(1) == 1:
-            into.addmm_(left, right)
-        else:
-            into.T.addmm_(right.T, left.T)
+        into.addmm_(left, right)
     else:
         into += left @ right
-
-
-def _chunks(features: Tensor, weight: Tensor) -> Iterator[tuple[int, slice]]:
-    """Joints, and as many samples as may stand in memory together."""
-    cells = weight.shape[1] * features.shape[2] * features.shape[3]
-    limit = CPU_SAMPLES_CELLS if features.device.type == "cpu" else GPU_SAMPLES_CELLS
-    at_once = max(1, limit // cells)
-    for joint in range(weight.shape[0]):
-        for start in range(0, features.shape[0], at_once):
-            yield joint, slice(start, start + at_once)

@@ -1,7 +1,8 @@
-"""From features to a heat map volume per joint."""
+"""From features to a heat map volume per joint, or to coordinates at once."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 INIT_STD = 0.001
 """Spread of the initial weights: nearly flat heat maps, so every joint starts at the volume's centre."""
@@ -16,13 +17,17 @@ class Decoder(nn.Module):
         layers: how many there are.
         joints: joints.
         depth: cells of each joint's volume along z.
+        temperature: divides the scores.
 
     Source: Xiao et al., "Simple Baselines for Human Pose Estimation and Tracking", 2018, with the volume of Sun et
     al., "Integral Human Pose Regression", 2018.
     """
 
-    def __init__(self, in_channels: int, channels: int, layers: int, joints: int, depth: int) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, layers: int, joints: int, depth: int, *, temperature: float = 1.0
+    ) -> None:
         super().__init__()
+        self.temperature = temperature
         stack: list[nn.Module] = []
         for layer in range(layers):
             inputs = in_channels if layer == 0 else channels
@@ -38,4 +43,25 @@ class Decoder(nn.Module):
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b jd h2 w2"]:
         """Logits `b (j d) h w`: for every joint, its depth cells stand together along the channels."""
-        return self.head(self.upsampling(features))
+        return F.conv2d(self.upsampling(features), *self.projection())
+
+    def projection(self) -> tuple[Float[Tensor, "jd c 1 1"], Float[Tensor, " jd"]]:
+        """Weight and bias of the last 1x1 convolution, over the temperature: cheaper there than on all cells."""
+        weight, bias = self.head.weight, self.head.bias
+        assert bias is not None
+        return (weight, bias) if self.temperature == 1 else (weight / self.temperature, bias / self.temperature)
+
+
+class Regressor(nn.Module):
+    """Coordinates from the mean over all cells by one linear layer: the control that has no heat maps."""
+
+    def __init__(self, channels: int, joints: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(channels, joints * 3)
+        nn.init.normal_(self.head.weight, std=INIT_STD)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b j 3"]:
+        """u, v, z in volume units, at least float32."""
+        answer = self.head(features.mean(dim=(2, 3))).unflatten(1, (-1, 3))
+        return answer.float() if answer.dtype.itemsize < 4 else answer

@@ -17,11 +17,16 @@ class PyramidPooling(nn.Module):
     Attributes:
         out_channels: channels of the output, the input's included.
 
+    Raises:
+        ValueError: no bins, or more than channels.
+
     Source: Zhao et al., "Pyramid Scene Parsing Network", 2017, section 3.2.
     """
 
     def __init__(self, in_channels: int, bins: tuple[int, ...], channels: int) -> None:
         super().__init__()
+        if not 1 <= len(bins) <= channels:
+            raise ValueError(f"a pyramid of {channels} channels must have 1 to {channels} bins, not {len(bins)}")
         per_level = channels // len(bins)
         self.levels = nn.ModuleList(PyramidLevel(in_channels, count, per_level) for count in bins)
         self.out_channels = in_channels + per_level * len(bins)

@@ -33,7 +33,7 @@ def torchvision_keys(name: str) -> set[str]:
     return keys
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", TORCHVISION)
 def test_state_dict_is_torchvisions_without_the_classifier(name: str) -> None:
     with torch.device("meta"):
         net = ResNet(name)
@@ -73,3 +73,30 @@ def test_initial_weights_are_kaiming_by_fan_out() -> None:
     weight = net.layer3[1].conv2.weight  # 256 x 256 x 3 x 3
     assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)
     assert weight.mean().item() == pytest.approx(0, abs=1e-3)
+
+
+def test_botnet_is_resnet_but_for_the_last_stages_3x3_convolutions() -> None:
+    with torch.device("meta"):
+        resnet, botnet = (
+            {key: value.shape for key, value in ResNet(name).state_dict().items()} for name in ("resnet50", "botnet50")
+        )
+    replaced = {f"layer4.{block}.conv2.weight" for block in range(3)}
+    assert set(resnet) - set(botnet) == replaced
+    assert all(botnet[key] == shape for key, shape in resnet.items() if key not in replaced)
+    assert all(key.startswith("layer4.") and ".conv2." in key for key in set(botnet) - set(resnet))
+
+
+def test_botnet_has_the_published_size() -> None:
+    """20.8 M with its classifier: table 1 of its paper."""
+    with torch.device("meta"):
+        net = ResNet("botnet50")
+    assert (sum(p.numel() for p in net.parameters()) + 2049 * 1000) / 1e6 == pytest.approx(20.8, abs=0.1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 64)])
+def test_botnet_keeps_stride_32_and_trains(height: int, width: int) -> None:
+    net = ResNet("botnet50", width=8)
+    features = net(torch.rand(2, 3, height, width))
+    assert features.shape == (2, 256, height // 32, width // 32)
+    features.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())

@@ -1,8 +1,10 @@
 from dataclasses import replace
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from poselib.losses import masked_l1
 from poselib.model import PoseNetwork
@@ -40,6 +42,21 @@ def test_parameters_and_shapes_of_the_published_networks(settings: ModelSettings
         logits = net.heatmap_logits(torch.empty(2, 3, settings.crop_height, settings.crop_width))
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
     assert logits.shape == (2, 17 * settings.depth, settings.heatmap_height, settings.heatmap_width)
+
+
+@pytest.mark.parametrize(
+    ("settings", "gigaflop"),
+    [
+        (ModelSettings(ppm_bins=()), 49.8),
+        (ModelSettings(backbone="resnet152", crop_width=288, crop_height=384, depth=72), 189.5),
+    ],
+)
+def test_operations_of_the_published_networks(settings: ModelSettings, gigaflop: float) -> None:
+    """Forward and backward of one picture: convolutions and products, a multiplication with its addition as two."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        net = PoseNetwork(settings)
+        net.heatmap_logits(torch.empty(1, 3, settings.crop_height, settings.crop_width)).sum().backward()
+    assert counter.get_total_flops() / 1e9 == pytest.approx(gigaflop, abs=0.05)
 
 
 def test_pyramid_doubles_the_decoders_input() -> None:
@@ -93,10 +110,20 @@ def test_autocast_leaves_the_answer_in_float32() -> None:
         assert net(images()).dtype == torch.float32
 
 
-def test_compiles_into_one_graph() -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        TINY,
+        replace(TINY, backbone="botnet50"),
+        replace(TINY, head="regression"),
+        replace(TINY, inference="mode"),
+    ],
+    ids=["integral", "botnet50", "regression", "mode"],
+)
+def test_compiles_into_one_graph(settings: ModelSettings) -> None:
     # The checks of shapes are the tests' own and no part of the graph.
     torch.manual_seed(0)
-    net = PoseNetwork(TINY).eval()
+    net = PoseNetwork(settings).eval()
     expected = net(images())
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
@@ -119,3 +146,41 @@ def test_learns_a_batch_by_heart() -> None:
         loss.backward()
         optimizer.step()
     assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.parametrize("form", ["reference", "flat", "recompute", "chunked"])
+def test_every_form_trains_every_weight_alike(form: str) -> None:
+    gradients = []
+    for soft_argmax_form in ("reference", form):
+        torch.manual_seed(0)
+        net = PoseNetwork(replace(TINY, soft_argmax=soft_argmax_form, temperature=0.5)).double()
+        torch.nn.init.normal_(net.decoder.head.weight)
+        net(images().double(), output="expectation").square().sum().backward()
+        gradients.append({name: p.grad for name, p in net.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient)
+
+
+def test_mode_is_the_highest_cell() -> None:
+    torch.manual_seed(0)
+    net = PoseNetwork(replace(TINY, inference="mode")).eval()
+    volume = net.heatmap_logits(images()).unflatten(1, (17, 6))
+    d, h, w = np.unravel_index(int(volume[1, 5].argmax()), volume.shape[2:])
+    place = [(w + 0.5) / 8 - 0.5, (h + 0.5) / 12 - 0.5, (d + 0.5) / 6 - 0.5]
+    assert net(images())[1, 5].tolist() == pytest.approx(place)
+
+
+def test_temperature_divides_the_scores() -> None:
+    torch.manual_seed(0)
+    warm, cold = PoseNetwork(TINY).eval(), PoseNetwork(replace(TINY, temperature=0.25)).eval()
+    cold.load_state_dict(warm.state_dict())
+    torch.testing.assert_close(cold.heatmap_logits(images()), 4 * warm.heatmap_logits(images()))
+
+
+def test_the_control_answers_without_heat_maps() -> None:
+    net = PoseNetwork(replace(TINY, head="regression"))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = net(images())
+    assert (out.shape, out.dtype) == ((2, 17, 3), torch.float32)
+    with pytest.raises(ValueError, match="head must be integral or probabilistic"):
+        net.heatmap_logits(images())
