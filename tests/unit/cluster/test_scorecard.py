@@ -100,7 +100,7 @@ def test_written_files_hold_everything_themselves(evaluated: Evaluated, tmp_path
         cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR).shape
         for data in re.findall(r"base64,([\w+/=]*)", page)
     ]
-    assert shapes == [(64, 48, 3)] * 3 + [(64, 64, 3)]
+    assert shapes == [(256, 192, 3)] * 3 + [(256, 256, 3)]  # small crops are enlarged
 
 
 def test_synthetic_people_are_named_as_such(evaluated: Evaluated, tmp_path: Path) -> None:
