@@ -84,14 +84,15 @@ class _Buffers:
     """
 
     def __init__(self, x: Tensor, dtype: torch.dtype) -> None:
-        self.size = max(x[group].numel() for group in _groups(x))
-        self.p, self.copy = (torch.empty(0, dtype=dtype, device=x.device) for _ in range(2))
+        size = max([0, *(x[group].numel() for group in _groups(x))])
+        # Dense logits of that type need no copy; memory never touched costs a CPU nothing.
+        self.p, self.copy = (torch.empty(size, dtype=dtype, device=x.device) for _ in range(2))
 
     def softmax(self, x: Float[Tensor, "b j n h w"]) -> Float[Tensor, "b j n h w"]:
         """Softmax over the cells of each joint. On a CPU it is several times as fast as torch's exp."""
         if x.dtype != self.p.dtype or not x.is_contiguous():
-            x = self._like(self.copy, x).copy_(x)
-        p = self._like(self.p, x)
+            x = _like(self.copy, x).copy_(x)
+        p = _like(self.p, x)
         torch.softmax(x.flatten(2), dim=2, out=p.flatten(2))
         return p
 
@@ -99,12 +100,12 @@ class _Buffers:
         """Memory shaped like `out`, dense and in the type to compute in: itself, or that of the copied logits."""
         if out.dtype == self.p.dtype and out.is_contiguous():
             return out
-        return self._like(self.copy, out)
+        return _like(self.copy, out)
 
-    def _like(self, buffer: Tensor, x: Tensor) -> Tensor:
-        if not len(buffer):
-            buffer.resize_(self.size)
-        return buffer[: x.numel()].view(x.shape)
+
+def _like(buffer: Tensor, x: Tensor) -> Tensor:
+    """The beginning of a buffer in the shape of `x`."""
+    return buffer[: x.numel()].view(x.shape)
 
 
 def _groups(x: Tensor) -> Iterator[tuple[slice, slice]]:
