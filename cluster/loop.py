@@ -10,7 +10,6 @@ from cluster.engine.engine import Engine
 from cluster.preemption import StopFlag
 from cluster.schedule import Schedule
 from poselib.errors import InputError
-from poselib.losses import masked_l1
 from shards.loader import Batch
 
 
@@ -34,6 +33,7 @@ class Step:
 def train_loop(
     engine: Engine,
     batches: Iterator[Batch],
+    loss_of: Callable[[Batch], torch.Tensor],
     schedule: Schedule,
     stop: StopFlag,
     start: int,
@@ -42,8 +42,9 @@ def train_loop(
     """Train from step `start` to the schedule's end; True when it got there, False when a signal stopped it.
 
     Args:
-        engine: forward, backward, update.
+        engine: backward and update.
         batches: this rank's micro-batches from `start` on.
+        loss_of: runs the engine forward on a micro-batch and compares.
         schedule: rates and the last step.
         stop: asked between steps; every rank leaves at the same boundary.
         start: optimiser steps done before.
@@ -59,7 +60,7 @@ def train_loop(
         total = torch.zeros(2, device=engine.device)
         for _ in range(engine.accumulation):
             batch = next(batches)
-            loss = masked_l1(engine.forward(batch.inputs), batch.targets, batch.weights)
+            loss = loss_of(batch)
             engine.backward(loss)
             total[0] += loss.detach() / engine.accumulation
         total[1] = float(stop.requested)

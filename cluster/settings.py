@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from cluster.tracking.settings import TrackingSettings
-from poselib.settings import ModelSettings
+from poselib.settings import LossSettings, ModelSettings
 from shards.settings import AugmentSettings, CropSettings, LoaderSettings, StudioSettings
 
 Split = Literal["eth", "trainval", "protocol1", "protocol2"]
@@ -192,6 +192,7 @@ class Run:
         augment_mpii: augmentation of MPII samples.
         loader: reading and decoding.
         model: network and volume.
+        loss: what is minimised.
         batch: samples per step.
         optimizer: Adam and its schedule.
         engine: ranks, device, precision.
@@ -211,6 +212,7 @@ class Run:
     augment_mpii: AugmentSettings = field(default_factory=lambda: AugmentSettings(flip=0.0, color=0.0))
     loader: LoaderSettings = field(default_factory=LoaderSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
     batch: BatchSettings = field(default_factory=BatchSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
@@ -224,6 +226,7 @@ class Run:
         for name in ("epochs", "validate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        self.loss.check(self.model)
 
     @property
     def folder(self) -> Path:

@@ -29,6 +29,7 @@ from cluster.tracking.provenance import provenance_tags
 from cluster.weights import BEST, LAST, SavedModel, save_model
 from cluster.world import World, cores_per_rank
 from poselib.errors import InputError
+from poselib.losses import compute_loss
 from poselib.metrics import mpjpe_mm
 from poselib.model.network import PoseNetwork
 from shards.loader import Batch, load_batches
@@ -87,7 +88,9 @@ class Training:
         status = "failed"
         try:
             with self.progress:
-                finished = train_loop(self.engine, self._batches(), self.schedule, stop, self.start, self._after_step)
+                finished = train_loop(
+                    self.engine, self._batches(), self._loss, self.schedule, stop, self.start, self._after_step
+                )
             status = "finished" if finished else "stopped"
         finally:
             self.journal.status(status)  # type: ignore[arg-type]
@@ -109,6 +112,15 @@ class Training:
         threads = cores_per_rank(self.world)
         return load_batches(
             self.data.train, draws, run.batch.micro, run.model, run.crop, run.loader, self.device, run.seed, threads
+        )
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        """The loss of a micro-batch; what is drawn for it depends on the micro-batch alone, in any world."""
+        first = (batch.draws.source[0], batch.draws.turn[0], batch.draws.sample[0])
+        seed = int(np.random.SeedSequence([self.run.seed, *map(int, first)]).generate_state(1)[0])
+        generator = torch.Generator(self.device).manual_seed(seed)
+        return compute_loss(
+            self.engine.forward, batch.inputs, batch.targets, batch.weights, self.run.model, self.run.loss, generator
         )
 
     def _after_step(self, step: Step) -> None:
@@ -183,6 +195,8 @@ class Training:
         self.journal.status("running")
         sizes = " + ".join(f"{len(s.rows)} {s.shards.manifest.source}" for s in self.data.train)
         where = f"resuming after step {self.start} of" if self.start else "training for"
+        for notice in run.model.notices:
+            self.progress.say(notice)
         self.progress.say(
             f"{run.folder}: {where} {self.schedule.steps} steps of {run.batch.global_} on {sizes} samples,"
             f" {world.size} rank{'s' if world.size > 1 else ''} on {self.device.type}"

@@ -100,9 +100,9 @@ class Engine:
         self.accumulation = accumulation
         self.device = device
 
-    def forward(self, inputs: Float[torch.Tensor, "b 3 h w"]) -> Float[torch.Tensor, "b j 3"]:
-        """Predicted u v z of normalised crops."""
-        return self.deepspeed(inputs)
+    def forward(self, inputs: Float[torch.Tensor, "b 3 h w"], output: str = "joints") -> torch.Tensor:
+        """What the network says of normalised crops; `output` as in `PoseNetwork.forward`."""
+        return self.deepspeed(inputs, output=output)
 
     def backward(self, loss: Float[torch.Tensor, ""]) -> None:
         """Add one micro-batch's gradient; the mean over micro-batches and ranks is DeepSpeed's to take."""
