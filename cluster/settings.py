@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from cluster.tracking.settings import TrackingSettings
-from poselib.settings import LossSettings, ModelSettings
+from poselib.settings import LossSettings, ModelSettings, check_at_least
 from shards.settings import AugmentSettings, CropSettings, LoaderSettings, StudioSettings
 
 Split = Literal["eth", "trainval", "protocol1", "protocol2"]
@@ -55,9 +55,7 @@ class DataSettings:
         """Check every value; errors name the setting and the valid range."""
         if self.mpii_ratio < 0:
             raise ValueError(f"mpii_ratio must be at least 0, not {self.mpii_ratio}")
-        for name in ("every_train", "every_val", "every_test"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_at_least(self, 1, "every_train", "every_val", "every_test")
         leaked = set(self.subjects("train")) & set(self.subjects("test"))
         if leaked:
             raise ValueError(f"test_subjects must not train, but {', '.join(sorted(leaked))} would")
@@ -119,9 +117,7 @@ class OptimizerSettings:
             raise ValueError(f"lr must be above 0, not {self.lr}")
         if list(self.milestones) != sorted(self.milestones) or any(m <= 0 for m in self.milestones):
             raise ValueError(f"milestones must be rising epochs above 0, not {list(self.milestones)}")
-        for name in ("warmup_steps", "clip"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        check_at_least(self, 0, "warmup_steps", "clip")
         if self.reference_batch < 1:
             raise ValueError(f"reference_batch must be at least 1, not {self.reference_batch}")
 
@@ -148,9 +144,7 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         """Check every value; errors name the setting and the valid range."""
-        for name in ("ranks", "threads"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        check_at_least(self, 0, "ranks", "threads")
         if self.timeout_s < 1:
             raise ValueError(f"timeout_s must be at least 1, not {self.timeout_s}")
 
@@ -223,9 +217,7 @@ class Run:
         """Check every value; errors name the setting and the valid range."""
         if not self.name or self.name in {".", ".."} or "/" in self.name:
             raise ValueError(f"name must be the plain name of a folder, not {self.name!r}")
-        for name in ("epochs", "validate_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_at_least(self, 1, "epochs", "validate_every", "log_every")
         self.loss.check(self.model)
 
     @property

@@ -17,6 +17,13 @@ STRIDE: Final = 32
 """Crop pixels per cell of the backbone's last feature map."""
 
 
+def check_at_least(settings: object, low: int, *names: str) -> None:
+    """Raise ValueError, with the setting and its valid range, where one of the named settings is below `low`."""
+    for name in names:
+        if getattr(settings, name) < low:
+            raise ValueError(f"{name} must be at least {low}, not {getattr(settings, name)}")
+
+
 @dataclass(frozen=True)
 class ModelSettings:
     """The network, and the volume that its coordinates live in.
@@ -62,9 +69,7 @@ class ModelSettings:
             value = getattr(self, name)
             if value < STRIDE or value % STRIDE:
                 raise ValueError(f"{name} must be a positive multiple of {STRIDE}, not {value}")
-        for name in ("width", "depth", "decoder_channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_at_least(self, 1, "width", "depth", "decoder_channels")
         if not 0 <= self.decoder_layers <= 5:
             raise ValueError(f"decoder_layers must lie in 0..5, not {self.decoder_layers}")
         for name in ("depth_range_mm", "temperature"):

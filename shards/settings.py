@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from poselib.settings import Lens
+from poselib.settings import Lens, check_at_least
 
 Box = Literal["root2000", "tight"]
 SourceName = Literal["auto", "h36m", "mpii", "voc"]
@@ -68,9 +68,7 @@ class BuildSettings:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} must lie in {low}..{high}, not {value}")
-        for name in ("every_test", "workers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        check_at_least(self, 0, "every_test", "workers")
 
 
 @dataclass(frozen=True)
@@ -148,9 +146,7 @@ class StudioSettings:
             raise ValueError(f"frames must be at least 1, not {self.frames}")
         if not 128 <= self.frame_px <= 1000:
             raise ValueError(f"frame_px must lie in 128..1000, not {self.frame_px}")
-        for name in ("mpii_pictures", "voc_pictures", "workers"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        check_at_least(self, 0, "mpii_pictures", "voc_pictures", "workers")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from cluster.engine.engine import Engine
 from poselib.errors import InputError
+from shards.atomic import sync_folder
 
 _STATE: Final = "state"
 _COMPLETE: Final = "complete.json"
@@ -105,7 +106,7 @@ class Checkpoints:
             os.fsync(stream.fileno())
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         complete = sorted(path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name))
         for path in complete[: -self.keep]:
             shutil.rmtree(path, ignore_errors=True)
@@ -144,12 +145,3 @@ def _fault(path: Path) -> str:
             if hashlib.file_digest(stream, "sha256").hexdigest() != record["sha256"]:
                 return f"{name} is damaged"
     return ""
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
