@@ -2,7 +2,9 @@
 
 import os
 import socket
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,9 +30,8 @@ def ui(runs_dir: Path, port: int = 5000, host: str = "127.0.0.1") -> NoReturn:
         raise InputError(f"{runs_dir} holds no mlflow.db: give a folder of runs that were delivered to MLflow locally")
     _check_free(host, port)
     shown = f"[{host}]" if ":" in host else host
-    Console().print(
-        f"MLflow for {runs_dir}: http://{shown}:{port} (up in a few seconds; Ctrl-C ends it)", soft_wrap=True
-    )
+    address = f"http://{shown}:{port}/{_runs_page(runs_dir / 'mlflow.db')}"
+    Console().print(f"MLflow for {runs_dir}: {address} (up in a few seconds; Ctrl-C ends it)", soft_wrap=True)
     sys.stdout.flush()
     os.execve(sys.executable, ui_command(runs_dir, port, host), os.environ | ui_environment())  # noqa: S606
 
@@ -54,6 +55,18 @@ def ui_command(runs_dir: Path, port: int, host: str = "127.0.0.1") -> list[str]:
 def ui_environment() -> dict[str, str]:
     """What the server needs beside its arguments: no job runner (it takes a minute to boot), no reports home."""
     return {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def _runs_page(store: Path) -> str:
+    """The page of the newest experiment's runs; MLflow's front page shows language models' traces first."""
+    try:
+        with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)) as connection:
+            (newest,) = connection.execute("select max(experiment_id) from experiments").fetchone()
+    except sqlite3.Error as error:
+        raise InputError(
+            f"{store} is no MLflow store ({error}); runs that are delivered again make a new one"
+        ) from error
+    return f"#/experiments/{newest}/runs?workflowType=machine_learning"
 
 
 def _check_free(host: str, port: int) -> None:

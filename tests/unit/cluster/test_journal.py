@@ -15,6 +15,7 @@ from cluster.tracking.journal import JOURNAL_NAME, Journal, NullJournal, curve, 
 from cluster.tracking.provenance import code_version, git_commit, provenance_tags
 from cluster.tracking.settings import TrackingSettings
 from cluster.tracking.ui import ui
+from cluster.world import free_port
 from poselib.errors import InputError
 
 pytestmark = pytest.mark.unit
@@ -201,6 +202,8 @@ def test_the_page_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
         taken.listen()
         with pytest.raises(InputError, match="choose another --port"):
             ui(tmp_path, port=taken.getsockname()[1])
+    with pytest.raises(InputError, match="is no MLflow store"):
+        ui(tmp_path, port=free_port())
     assert started == []
 
 
