@@ -18,7 +18,7 @@ from cluster.engine.engine import Engine, choose_device, join_world, leave_world
 from cluster.evaluate import Predictions, evaluation_batches, predict
 from cluster.loop import Step, train_loop
 from cluster.preemption import StopFlag
-from cluster.preflight import global_batch
+from cluster.preflight import check, global_batch
 from cluster.progress import TrainingProgress
 from cluster.run_folder import RUN_YAML, claim
 from cluster.schedule import Schedule
@@ -216,8 +216,13 @@ class Training:
 
 
 def _claim_together(run: Run, world: World) -> Run:
-    """Rank 0 claims the folder for all."""
-    return _from_main(lambda: claim(run, global_batch(run, world.size)), world)
+    """Rank 0 checks what the run needs and claims its folder, for all."""
+
+    def check_and_claim() -> Run:
+        check(run, world.size)
+        return claim(run, global_batch(run, world.size))
+
+    return _from_main(check_and_claim, world)
 
 
 def _from_main(act: Callable[[], Answer], world: World) -> Answer:

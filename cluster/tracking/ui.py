@@ -63,9 +63,7 @@ def _runs_page(store: Path) -> str:
         with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)) as connection:
             (newest,) = connection.execute("select max(experiment_id) from experiments").fetchone()
     except sqlite3.Error as error:
-        raise InputError(
-            f"{store} is no MLflow store ({error}); runs that are delivered again make a new one"
-        ) from error
+        raise InputError(f"{store} is no MLflow store ({error}); give a folder of runs that MLflow knows") from error
     return f"#/experiments/{newest}/runs?workflowType=machine_learning"
 
 

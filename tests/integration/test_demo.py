@@ -1,6 +1,7 @@
 """`pose demo` in small, and what it leaves: a score card, pictures, and a finished run in MLflow."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -33,7 +34,7 @@ def test_the_demo_goes_the_whole_way_and_twice_is_quick(tmp_path):
     assert score["protocol"]["subjects"] == ["S9", "S11"]
     page = (run / "score.html").read_text()
     assert "data:image" in page
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "http" not in re.sub(r"base64,[\w+/=]*", "", page)
     first = (run / "model.safetensors").read_bytes()
 
     from mlflow.tracking import MlflowClient
