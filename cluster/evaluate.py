@@ -206,6 +206,6 @@ def _track(run: Run, settings: EvaluateSettings, score: dict[str, Any], step: in
     numbers = {f"{settings.part}{variant}/{name}": value for name, value in score.items() if isinstance(value, float)}
     with Journal(run.folder) as journal:
         journal.metrics(step, numbers)
-        for file in ("score.json", "score.html"):
+        for file in ("score.json", "score.html", "score.jpg"):
             journal.artifact(file)
     deliver(run.folder, run.tracking)
