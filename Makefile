@@ -53,6 +53,7 @@ lint: $(LINT)  ## style, types and import contracts
 
 bench: $(DEMO)  ## measured times, as JSON lines and a table
 	$(BIN)/python benchmarks/help_time.py
+	$(BIN)/python benchmarks/soft_argmax.py
 
 install: $(DEMO)  ## the project into .venv, nothing else
 

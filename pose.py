@@ -73,7 +73,7 @@ COMMANDS = {
         "cluster.launch:train",
         "train a model; run it again to resume",
         (
-            "pose train --config demo/train.yaml",
+            "pose train --config data/demo/train.yaml --epochs 20",
             "pose train --config report/baseline.yaml --data.h36m shards/h36m --optimizer.lr 2e-4",
         ),
     ),

@@ -1,15 +1,16 @@
 """`pose demo`: the whole way on one machine, on embedded data."""
 
-import subprocess
+import os
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from rich.console import Console
 
+from cluster.children import describe_ending, run_children
 from cluster.config import dump
 from cluster.settings import DemoSettings
+from cluster.tracking.journal import last_status
 from poselib.errors import InputError
 from shards.build import build
 from shards.settings import BuildSettings
@@ -36,17 +37,15 @@ def demo(settings: DemoSettings) -> None:
     config = settings.work / "train.yaml"
     config.write_text(dump(run))
     _pose("train", "--config", str(config))
+    if last_status(run.folder) != "finished":
+        raise InputError("the training was stopped; run the same command again to go on")
     say("4/4 held-out subjects")
     _pose("eval", str(run.folder))
-    say(f"done: {_card(run.folder)}; next: pose ui --runs_dir {run.runs_dir}")
+    say(f"done: {run.folder / 'score.html'}; next: pose ui --runs_dir {run.runs_dir}")
 
 
 def _pose(*words: str) -> None:
     """Run a subcommand in a process of its own, as a user would."""
-    code = subprocess.run([sys.executable, "-m", "pose", *words], check=False).returncode
+    (code,) = run_children([([sys.executable, "-m", "pose", *words], os.environ)])
     if code:
-        raise InputError(f"`pose {' '.join(words)}` ended with exit code {code}; what went before is kept")
-
-
-def _card(folder: Path) -> Path:
-    return folder / "score.html"
+        raise InputError(f"`pose {' '.join(words)}` ended early ({describe_ending(code)}); what went before is kept")

@@ -13,7 +13,7 @@ from cluster.data import evaluation_source
 from cluster.engine.engine import choose_device
 from cluster.scorecard import Evaluated, Picture, print_score, write_score
 from cluster.settings import EvaluateSettings, Run
-from cluster.tracking.handle import deliver
+from cluster.tracking.handle import start_delivery
 from cluster.tracking.journal import Journal
 from cluster.weights import BEST, LAST, SavedModel, load_model
 from poselib.errors import InputError
@@ -57,11 +57,14 @@ def evaluate_run(settings: EvaluateSettings) -> None:
     console = Console()
     with console.status(f"{len(source.rows)} samples of {source.shards.folder}"):
         evaluated = evaluate(run, saved, source, settings, device)
-    score = write_score(settings.run, evaluated)
+    name = "score" + _variant(settings, source)
+    score = write_score(settings.run, evaluated, name)
     print_score(score, console)
-    if run.tracking.enabled:
-        _track(run, settings, score, saved.step)
-    console.print(f"score card: {settings.run / 'score.html'}; next: pose ui --runs_dir {run.runs_dir}", soft_wrap=True)
+    late = _track(run, settings, source, score, saved.step) if run.tracking.enabled else ""
+    if late:
+        console.print(late, soft_wrap=True)
+    card = settings.run / f"{name}.html"
+    console.print(f"score card: {card}; next: pose ui --runs_dir {run.runs_dir}", soft_wrap=True)
 
 
 def evaluate(
@@ -198,14 +201,25 @@ def _pictures(
     return pictures
 
 
-def _track(run: Run, settings: EvaluateSettings, score: dict[str, Any], step: int) -> None:
-    """Hand the card to the run's journal, and what is new there to MLflow."""
+def _variant(settings: EvaluateSettings, source: Source) -> str:
+    """What sets this score apart from the run's own: `_val`, `_last`, `_flip`, another set; mostly nothing."""
+    words = [
+        settings.part if settings.part != "test" else "",
+        settings.weights if settings.weights != "best" else "",
+        "flip" if settings.flip_test else "",
+        source.shards.manifest.set_hash[:8] if settings.h36m else "",
+    ]
+    return "".join(f"_{word}" for word in words if word)
+
+
+def _track(run: Run, settings: EvaluateSettings, source: Source, score: dict[str, Any], step: int) -> str:
+    """Hand the card to the run's journal, and what is new there to MLflow; returns what MLflow did not get."""
     # The tracker keeps the first number of a (step, name): every variant has its own name.
-    variant = "" if settings.weights == "best" else f"_{settings.weights}"
-    variant += "_flip" if settings.flip_test else ""
-    numbers = {f"{settings.part}{variant}/{name}": value for name, value in score.items() if isinstance(value, float)}
+    variant = _variant(settings, source)
+    prefix = f"test{variant}" if settings.part == "test" else variant[1:]
+    numbers = {f"{prefix}/{name}": value for name, value in score.items() if isinstance(value, float)}
     with Journal(run.folder) as journal:
         journal.metrics(step, numbers)
-        for file in ("score.json", "score.html", "score.jpg"):
-            journal.artifact(file)
-    deliver(run.folder, run.tracking)
+        for ending in ("json", "html", "jpg"):
+            journal.artifact(f"score{variant}.{ending}")
+    return start_delivery(run.folder, run.tracking).finish()

@@ -1,26 +1,23 @@
 """Start the ranks of a run: none are started where Slurm, submitit or torchrun already did."""
 
 import os
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
+from cluster.children import describe_ending, end_with_parent, run_children
 from cluster.config import dump
 from cluster.settings import Run
 from cluster.world import World, current_world, free_port
 from poselib.errors import InputError
 
-_GRACE_S: Final = 30.0
-"""How long the other ranks get to end after one has failed."""
-
 _KEEP_PAGES: Final = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 """glibc keeps what a step has freed for the next one. By default activations go back to the kernel and are faulted in
 again at every step, which cost a small network on the CPU a sixth of its speed."""
+
+_CUDA_TRACES: Final = ("/proc/driver/nvidia", "/dev/nvidia0", "/dev/dxg")
+"""Where a driver shows itself; importing torch to ask takes seconds."""
 
 
 class RankFailed(InputError):
@@ -44,6 +41,8 @@ def train(run: Run) -> None:
             _start_ranks(run, ranks)
             return
         world = World(port=free_port())
+    elif world.launcher == "torchrun":
+        end_with_parent()
     os.environ |= world.variables()
     from cluster.train import train_rank
 
@@ -52,7 +51,7 @@ def train(run: Run) -> None:
 
 def _default_ranks(device: str) -> int:
     """One rank per GPU; without GPUs two where two cores are, so that the distributed way is the usual way."""
-    if device != "cpu" and Path("/proc/driver/nvidia").exists():
+    if device != "cpu" and any(Path(trace).exists() for trace in _CUDA_TRACES):
         import torch
 
         if torch.cuda.is_available():
@@ -61,52 +60,14 @@ def _default_ranks(device: str) -> int:
 
 
 def _start_ranks(run: Run, ranks: int) -> None:
-    """Start the ranks as processes of this machine; pass signals on; when one fails, end all."""
+    """Run the ranks as processes of this machine."""
     port = free_port()
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", prefix=f"{run.name}-") as file:
         file.write(dump(run))
         file.flush()
         command = [sys.executable, "-m", "pose", "train", "--config", file.name]
-        processes = [
-            subprocess.Popen(
-                command, env=_KEEP_PAGES | os.environ | World(rank, ranks, rank, ranks, port=port).variables()
-            )
-            for rank in range(ranks)
-        ]
-
-        def forward(number: int, _frame: FrameType | None) -> None:
-            for process in processes:
-                if process.poll() is None:
-                    process.send_signal(number)
-
-        # Ctrl-C reaches the whole foreground group by itself; the ranks stop at a step boundary.
-        previous = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
-        previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            _wait(processes)
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            for process in processes:
-                process.kill()
-
-
-def _wait(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Wait for all; after the first failure the others get `_GRACE_S`."""
-    deadline: float | None = None
-    while any(process.poll() is None for process in processes):
-        if deadline is None and any(process.returncode for process in processes):
-            deadline = time.monotonic() + _GRACE_S
-            for process in processes:
-                if process.returncode is None:
-                    process.terminate()
-        if deadline is not None and time.monotonic() > deadline:
-            break
-        time.sleep(0.1)
-    failed = [f"rank {rank}: {_ending(p.returncode)}" for rank, p in enumerate(processes) if p.returncode]
+        worlds = [World(rank, ranks, rank, ranks, port=port) for rank in range(ranks)]
+        codes = run_children([(command, _KEEP_PAGES | os.environ | world.variables()) for world in worlds])
+    failed = [f"rank {rank}: {describe_ending(code)}" for rank, code in enumerate(codes) if code]
     if failed:
-        raise RankFailed(f"training ended early ({', '.join(failed)}); the last complete checkpoint is kept")
-
-
-def _ending(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        raise RankFailed(f"training ended early ({', '.join(failed)}); what it had completed is kept")

@@ -1,6 +1,10 @@
 """`runs/<name>/`: whose it is, and whether a run may go on in it."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from cluster.config import dump, flatten, load
@@ -11,7 +15,8 @@ from shards.atomic import write_whole
 RUN_YAML: Final = "run.yaml"
 
 _MAY_CHANGE: Final = (
-    *("engine.", "loader.", "tracking.", "checkpoint."),
+    *("engine.ranks", "engine.device", "engine.threads", "engine.timeout_s"),
+    *("loader.", "tracking.", "checkpoint."),
     *("log_every", "runs_dir", "name", "epochs", "validate_every"),
 )
 """Settings that do not change what a step computes: another value may resume a run."""
@@ -35,13 +40,37 @@ def claim(run: Run, global_batch: int) -> Run:
         _check_same(run, earlier)
     elif not run.batch.global_:
         run = replace(run, batch=replace(run.batch, global_=global_batch))
-    try:
-        run.folder.mkdir(parents=True, exist_ok=True)
+    with _writable(run.folder):
         write_whole(path, dump(run).encode())
-    except OSError as error:
-        reason = f"{run.folder} cannot be written ({error.strerror}); set runs_dir to a folder that can"
-        raise InputError(reason) from error
     return run
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run's folder against a second start of the same run, on this node or on one that shares the files.
+
+    Raises:
+        InputError: somebody holds it.
+    """
+    with _writable(folder):
+        file = (folder / ".lock").open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{folder} is being trained by another process; wait for it or stop it") from error
+        yield
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Make a folder, and say in one line where it, or what the block writes, cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        reason = f"{folder} cannot be written ({error.strerror}); set runs_dir to a folder that can"
+        raise InputError(reason) from error
 
 
 def _check_same(run: Run, earlier: Run) -> None:

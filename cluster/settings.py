@@ -4,6 +4,7 @@ Field names are the keys of the YAML and of the command line (`--optimizer.lr 2e
 Python needs in `global_`, is dropped there: `batch.global`.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -56,9 +57,9 @@ class DataSettings:
         if self.mpii_ratio < 0:
             raise ValueError(f"mpii_ratio must be at least 0, not {self.mpii_ratio}")
         check_at_least(self, 1, "every_train", "every_val", "every_test")
-        leaked = set(self.subjects("train")) & set(self.subjects("test"))
+        leaked = {*self.subjects("train"), *self.subjects("val")} & {*self.subjects("test")}
         if leaked:
-            raise ValueError(f"test_subjects must not train, but {', '.join(sorted(leaked))} would")
+            raise ValueError(f"test_subjects must neither train nor select, but {', '.join(sorted(leaked))} would")
 
     def subjects(self, part: Part) -> tuple[str, ...]:
         """The subjects of a part: the split's, or those named instead."""
@@ -113,8 +114,12 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         """Check every value; errors name the setting and the valid range."""
-        if self.lr <= 0:
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be above 0, not {self.lr}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in 0..1, below 1, not {list(self.betas)}")
+        if not 0 < self.gamma <= 1:
+            raise ValueError(f"gamma must lie in 0..1, above 0, not {self.gamma}")
         if list(self.milestones) != sorted(self.milestones) or any(m <= 0 for m in self.milestones):
             raise ValueError(f"milestones must be rising epochs above 0, not {list(self.milestones)}")
         check_at_least(self, 0, "warmup_steps", "clip")
@@ -127,7 +132,7 @@ class EngineSettings:
     """How DeepSpeed runs the model.
 
     Attributes:
-        ranks: processes to start on this machine where no launcher did; 0 takes one per GPU, or one without GPUs.
+        ranks: processes to start on this machine where no launcher did; 0 takes one per GPU, or two without GPUs.
         device: where to train; `auto` takes CUDA where it is.
         precision: `bf16` is autocast; parameters, BatchNorm, softmax and expectation stay float32.
         zero_stage: what DeepSpeed shards over the ranks: nothing (0), optimiser state (1), gradients too (2).
@@ -218,6 +223,7 @@ class Run:
         if not self.name or self.name in {".", ".."} or "/" in self.name:
             raise ValueError(f"name must be the plain name of a folder, not {self.name!r}")
         check_at_least(self, 1, "epochs", "validate_every", "log_every")
+        check_at_least(self, 0, "seed")
         self.loss.check(self.model)
 
     @property
@@ -249,6 +255,11 @@ class EvaluateSettings:
     batch: int = 64
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        check_at_least(self, 1, "batch")
+        check_at_least(self, 0, "threads")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from cluster.loop import Step, train_loop
 from cluster.preemption import StopFlag
 from cluster.preflight import check, global_batch
 from cluster.progress import TrainingProgress
-from cluster.run_folder import RUN_YAML, claim
+from cluster.run_folder import RUN_YAML, claim, held
 from cluster.schedule import Schedule
 from cluster.settings import Run
 from cluster.tracking.handle import start_delivery
@@ -36,6 +37,7 @@ from shards.loader import Batch, load_batches
 from shards.order import share
 
 Answer = TypeVar("Answer")
+_LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "NCCL")
 
 
 def train_rank(run: Run, world: World) -> None:
@@ -43,9 +45,14 @@ def train_rank(run: Run, world: World) -> None:
     device = choose_device(run.engine.device, world.local_rank)
     join_world(world, run.engine, device)
     try:
-        run = _claim_together(run, world)
-        with StopFlag() as stop:
-            Training(run, world, device).run_to_end(stop)
+        with ExitStack() as stack:
+            run = _from_main(lambda: _claim(run, world, stack), world)
+            Training(run, world, device).run_to_end(stack.enter_context(StopFlag()))
+    except RuntimeError as error:
+        # Gloo and NCCL report a peer that is gone in words; whoever went has said why.
+        if world.size > 1 and any(words in str(error) for words in _LOST_PEER):
+            raise InputError(f"rank {world.rank} lost the other ranks: {str(error).splitlines()[0][:200]}") from error
+        raise
     finally:
         leave_world()
 
@@ -166,7 +173,11 @@ class Training:
 
     def _save(self, step: int) -> None:
         """The checkpoint to resume from, and the weights alone."""
-        extra = {"best_mm": self.best_mm, "best_step": self.best_step, "global_batch": self.run.batch.global_}
+        extra = {
+            "best_mm": self.best_mm,
+            "best_step": self.best_step,
+            "shard_sets": [source.shards.manifest.set_hash for source in self.data.train],
+        }
         self.checkpoints.save(self.engine, step, extra)
         self._write(LAST, step, math.nan)
         if self.data.val is None:
@@ -180,8 +191,12 @@ class Training:
         """Restore the newest whole checkpoint: steps done, best validation score and its step."""
         path = _from_main(self.checkpoints.newest, self.world)
         if path is None:
+            self.journal.rewind(0)  # a start that was killed before its first checkpoint is void
             return 0, math.inf, 0
         step, extra = self.checkpoints.load(self.engine, path)
+        sets = [source.shards.manifest.set_hash for source in self.data.train]
+        if extra["shard_sets"] != sets:
+            raise InputError(f"{path} was trained on other shards than stand there now; build them as they were")
         self.journal.rewind(step)
         return step, extra["best_mm"], extra["best_step"]
 
@@ -215,14 +230,11 @@ class Training:
             self.progress.say(f"trained: {folder}; next: pose eval {folder}")
 
 
-def _claim_together(run: Run, world: World) -> Run:
-    """Rank 0 checks what the run needs and claims its folder, for all."""
-
-    def check_and_claim() -> Run:
-        check(run, world.size)
-        return claim(run, global_batch(run, world.size))
-
-    return _from_main(check_and_claim, world)
+def _claim(run: Run, world: World, stack: ExitStack) -> Run:
+    """Check what the run needs, then hold its folder until `stack` closes, and claim it."""
+    check(run, world.size)
+    stack.enter_context(held(run.folder))
+    return claim(run, global_batch(run, world.size))
 
 
 def _from_main(act: Callable[[], Answer], world: World) -> Answer:
@@ -236,5 +248,7 @@ def _from_main(act: Callable[[], Answer], world: World) -> Answer:
     if world.size > 1:
         dist.broadcast_object_list(answer)
     if isinstance(answer[0], InputError):
+        if not world.is_main:
+            raise SystemExit(1)  # rank 0 says it
         raise answer[0]
     return answer[0]

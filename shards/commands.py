@@ -32,7 +32,7 @@ def build_shards(settings: BuildSettings) -> None:
     size = sum(shard.bytes for shard in manifest.shards) / 1e6
     Console().print(
         f"{settings.out}: {manifest.samples} samples of {manifest.source} in {len(manifest.shards)} shards,"
-        f" {size:.1f} MB, {len(manifest.skipped)} skipped; next: pose train --data.{manifest.source} {settings.out}",
+        f" {size:.1f} MB, {len(manifest.skipped)} skipped; next: pose shards verify {settings.out}",
         soft_wrap=True,
         highlight=False,
     )

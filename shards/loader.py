@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from poselib.errors import InputError
 from poselib.settings import ModelSettings
 from shards.augment import Plan, plan
 from shards.manifest import ShardSet
@@ -118,6 +120,8 @@ def load_batches(
             (pictures,) = pipeline.run()
         except StopIteration:
             return
+        except RuntimeError as error:
+            raise _undecodable(sources, pending[0][0], error) from error
         drawn, planned = pending.popleft()
         yield _to_batch(pictures, drawn, planned, device)
 
@@ -155,6 +159,20 @@ def read(sources: Sequence[Source], draws: Draws) -> tuple[list[np.ndarray], np.
             jpegs[place] = jpeg
     assert vectors is not None
     return jpegs, vectors
+
+
+def _undecodable(sources: Sequence[Source], draws: Draws, error: RuntimeError) -> InputError:
+    """Which samples of a micro-batch are no pictures any more."""
+    jpegs, _ = read(sources, draws)
+    bad = [place for place, jpeg in enumerate(jpegs) if cv2.imdecode(jpeg, cv2.IMREAD_COLOR) is None]
+    if not bad:
+        return InputError(f"DALI failed: {str(error).strip().splitlines()[0][:200]}")
+    source = sources[draws.source[bad[0]]]
+    row = int(source.rows[draws.sample[bad[0]]])
+    return InputError(
+        f"{source.shards.folder}: sample {source.shards.read(row).key} is no JPEG any more;"
+        f" `pose shards verify {source.shards.folder}` names all that is damaged"
+    )
 
 
 def _to_batch(pictures: object, draws: Draws, planned: Plan, device: torch.device) -> Batch:

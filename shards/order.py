@@ -61,10 +61,6 @@ class Order:
         """Samples of an epoch."""
         return sum(self.per_epoch)
 
-    def epoch_end(self, epochs: int, global_batch: int) -> int:
-        """The number of optimiser steps after which `epochs` epochs are complete."""
-        return -(-epochs * self.epoch_size // global_batch)
-
     def micro_batch(self, index: int) -> Draws:
         """The samples of micro-batch `index`, counted from the run's start."""
         places = np.arange(index * self.micro, (index + 1) * self.micro, dtype=np.int64)

@@ -146,7 +146,7 @@ class StudioSettings:
             raise ValueError(f"frames must be at least 1, not {self.frames}")
         if not 128 <= self.frame_px <= 1000:
             raise ValueError(f"frame_px must lie in 128..1000, not {self.frame_px}")
-        check_at_least(self, 0, "mpii_pictures", "voc_pictures", "workers")
+        check_at_least(self, 0, "seed", "mpii_pictures", "voc_pictures", "workers")
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,10 @@ class Checkpoints:
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         sync_folder(self.folder)
-        complete = sorted(path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name))
-        for path in complete[: -self.keep]:
+        found = sorted(path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name))
+        # Later steps are damaged ones that a resumed run went back behind: they must not count as the newest.
+        void = [path for path in found if _step(path) > step]
+        for path in void + [path for path in found if _step(path) <= step][: -self.keep]:
             shutil.rmtree(path, ignore_errors=True)
 
     def _together(self, act: Callable[[], Any], final: Path) -> None:

@@ -227,6 +227,12 @@ def read_metrics(run_dir: Path) -> list[Metrics]:
     return history
 
 
+def last_status(run_dir: Path) -> str:
+    """How a run stands: its last status, empty where it has none."""
+    found = [record["value"] for record, _ in read_records(run_dir) if record["kind"] == "status"]
+    return found[-1] if found else ""
+
+
 def decode_metrics(record: dict[str, Any]) -> Metrics:
     """The numbers of a `metrics` record."""
     values = {name: float(value) for name, value in record["values"].items()}

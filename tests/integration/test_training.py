@@ -1,5 +1,6 @@
 """Training as users run it: `pose train` on two ranks, killed, resumed, repeated, scored."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -117,6 +118,22 @@ def test_a_signal_stops_at_a_step_and_leaves_a_checkpoint(config, tmp_path):
     assert (tmp_path / "small" / "checkpoints" / f"step-{stopped:08d}" / "complete.json").is_file()
 
 
+def test_a_run_has_one_set_of_ranks_and_they_end_with_their_launcher(config, tmp_path):
+    first = subprocess.Popen(command(config, tmp_path), stdout=subprocess.DEVNULL, start_new_session=True)
+    folder = tmp_path / "small"
+    while not ((folder / "metrics.jsonl").is_file() and '"step": 3,' in (folder / "metrics.jsonl").read_text()):
+        time.sleep(0.02)
+        assert first.poll() is None
+    shown = train(config, tmp_path, expect=1)
+    assert f"{folder} is being trained by another process" in shown
+    assert "Traceback" not in shown
+    first.kill()
+    first.wait()
+    with (folder / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # returns once rank 0 has ended
+    assert (folder / "checkpoints" / f"step-{max(losses(folder)):08d}" / "complete.json").is_file()
+
+
 def test_sixteen_samples_are_learned_to_under_25_mm(config, tmp_path):
     words = (
         *("--data.mpii=null", "--data.every_train=2", "--data.every_val=2", "--epochs=400", "--validate_every=400"),
@@ -133,7 +150,7 @@ def test_held_out_people_are_scored(copied):
     pose_eval = [sys.executable, "-m", "pose", "eval", str(copied), "--flip_test", "true"]
     done = subprocess.run(pose_eval, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
-    score = json.loads((copied / "score.json").read_text())
+    score = json.loads((copied / "score_flip.json").read_text())
     for name in ("mpjpe_mm", "pa_mpjpe_rigid_mm", "pa_mpjpe_similarity_mm", "mean_pose_mpjpe_mm"):
         assert 0 < score[name] < 2000
     assert score["pa_mpjpe_similarity_mm"] <= score["pa_mpjpe_rigid_mm"] + 1e-6
@@ -198,6 +215,34 @@ class TestBadInput:
         gone.unlink()
         assert gone.name in self.refused(config, tmp_path, "--data.h36m", str(copy))
         assert not (tmp_path / "small").exists()
+
+    def test_a_damaged_picture_is_named(self, config, shard_sets, tmp_path):
+        copy = tmp_path / "set"
+        shutil.copytree(shard_sets["h36m"], copy)
+        from shards.manifest import ShardSet
+
+        shards = ShardSet.open(copy)
+        row = int(shards.select(subjects=["S1"])[3])
+        key, place = shards.read(row).key, shards.samples[row]
+        with (copy / shards.manifest.shards[int(place["shard"])].file).open("r+b") as file:
+            file.seek(int(place["jpg_offset"]))
+            file.write(b"\0" * int(place["jpg_size"]))
+        shown = train(config, tmp_path, "--epochs", "4", "--data.h36m", str(copy), expect=1)
+        assert f"sample {key} is no JPEG any more" in shown
+        assert "Traceback" not in shown
+
+    def test_other_shards_under_the_same_path_are_refused(self, config, copied):
+        from cluster.config import load
+        from cluster.settings import Run
+
+        run = load(Run, copied / "run.yaml")
+        swapped = copied.parent / "set"
+        shutil.copytree(run.data.h36m, swapped)
+        manifest = swapped / "manifest.json"
+        manifest.write_text(re.sub(r'"set_hash": "\w{4}', '"set_hash": "0000', manifest.read_text()))
+        settings = copied / "run.yaml"
+        settings.write_text(settings.read_text().replace(str(run.data.h36m), str(swapped)))
+        assert "on other shards" in self.refused(config, copied.parent, "--data.h36m", str(swapped))
 
     def test_a_full_disk_leaves_the_previous_checkpoint(self, config, copied):
         previous = max((copied / "checkpoints").iterdir())

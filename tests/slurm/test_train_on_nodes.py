@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).parents[2] / "slurm" / "train.sh"
 CONFIG = """
 name: two-nodes
 epochs: 2
-data: {{h36m: {h36m}, mpii: {mpii}, train_subjects: [S1], val_subjects: [S9], test_subjects: [S9], every_val: 2}}
+data: {{h36m: {h36m}, mpii: {mpii}, train_subjects: [S1], val_subjects: [S1], test_subjects: [S9], every_val: 2}}
 model:
   {{backbone: resnet18, width: 8, crop_width: 64, crop_height: 64, depth: 4, ppm_bins: [1, 2], ppm_channels: 16,
    decoder_channels: 16, decoder_layers: 2}}

@@ -66,11 +66,6 @@ def test_seeds_and_passes_differ():
     assert samples[0] != samples[1]
 
 
-def test_the_ends_of_epochs_count_the_step_that_holds_the_last_sample():
-    order = Order(0, (10,), (10,), 4)
-    assert [order.epoch_end(epochs, 4) for epochs in (1, 2, 3)] == [3, 5, 8]
-
-
 def test_an_empty_source_is_refused():
     with pytest.raises(InputError, match="at least one sample"):
         Order(0, (5, 0), (5, 0), 2)
