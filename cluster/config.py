@@ -171,8 +171,8 @@ def _construct(cls: type[Settings], values: Mapping[str, Any], origins: Origins,
         return cls(**arguments)
     except ValueError as error:
         key = f"{prefix}{str(error).split(' ')[0]}"
-        group = next((origin for known, origin in origins.items() if known.startswith(prefix)), "defaults")
-        origin = origins.get(key) or origins.get(f"{key}_") or group
+        in_group = [origin for known, origin in origins.items() if known.startswith(prefix)]
+        origin = origins.get(key) or origins.get(f"{key}_") or (in_group or ["defaults"])[-1]
         raise SettingsError(f"{origin}: {prefix}{error}") from error
 
 
