@@ -119,12 +119,13 @@ def test_a_signal_stops_at_a_step_and_leaves_a_checkpoint(config, tmp_path):
 
 
 def test_a_run_has_one_set_of_ranks_and_they_end_with_their_launcher(config, tmp_path):
-    first = subprocess.Popen(command(config, tmp_path), stdout=subprocess.DEVNULL, start_new_session=True)
+    words = ("--epochs", "5000")
+    first = subprocess.Popen(command(config, tmp_path, *words), stdout=subprocess.DEVNULL, start_new_session=True)
     folder = tmp_path / "small"
     while not ((folder / "metrics.jsonl").is_file() and '"step": 3,' in (folder / "metrics.jsonl").read_text()):
         time.sleep(0.02)
         assert first.poll() is None
-    shown = train(config, tmp_path, expect=1)
+    shown = train(config, tmp_path, *words, expect=1)
     assert f"{folder} is being trained by another process" in shown
     assert "Traceback" not in shown
     first.kill()
