@@ -31,6 +31,11 @@ class RunData:
     val: Source | None
     order: Order
 
+    @property
+    def shard_sets(self) -> list[str]:
+        """The hashes of the sets that train, in the order of the sources."""
+        return [source.shards.manifest.set_hash for source in self.train]
+
 
 def open_data(run: Run) -> RunData:
     """The sources and the order of a run.

@@ -176,7 +176,7 @@ class Training:
         extra = {
             "best_mm": self.best_mm,
             "best_step": self.best_step,
-            "shard_sets": [source.shards.manifest.set_hash for source in self.data.train],
+            "shard_sets": self.data.shard_sets,
         }
         self.checkpoints.save(self.engine, step, extra)
         self._write(LAST, step, math.nan)
@@ -194,8 +194,7 @@ class Training:
             self.journal.rewind(0)  # a start that was killed before its first checkpoint is void
             return 0, math.inf, 0
         step, extra = self.checkpoints.load(self.engine, path)
-        sets = [source.shards.manifest.set_hash for source in self.data.train]
-        if extra["shard_sets"] != sets:
+        if extra["shard_sets"] != self.data.shard_sets:
             raise InputError(f"{path} was trained on other shards than stand there now; build them as they were")
         self.journal.rewind(step)
         return step, extra["best_mm"], extra["best_step"]

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from cluster.config import construct, dump
 from poselib.errors import InputError
 from poselib.model.network import PoseNetwork
 from poselib.settings import ModelSettings
@@ -38,8 +39,6 @@ class SavedModel:
 
 def save_model(path: Path, saved: SavedModel) -> None:
     """Write weights, settings and baseline as one file, atomically."""
-    from cluster.config import dump
-
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in saved.network.state_dict().items()}
     metadata = {
         "format": "posecluster-model-1",
@@ -57,8 +56,6 @@ def load_model(path: Path, device: torch.device) -> SavedModel:
     Raises:
         InputError: missing, damaged, or of another network.
     """
-    from cluster.config import construct
-
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
