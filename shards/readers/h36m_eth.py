@@ -138,7 +138,7 @@ def _shot(record: dict[str, Any], where: Path, frame: int) -> Shot | Skipped:
     file = _file(record, where)
     try:
         joints = np.asarray(record["joints_3d"], float).reshape(17, 3)
-        visible = np.asarray(record.get("joints_3d_vis", 1.0), float)
+        visible = np.asarray(record.get("joints_3d_vis", np.ones(17)), float).reshape(17, -1)
         pelvis_mm, focal, centre = (
             np.asarray(record[name], float).reshape(size) for name, size in (("pelvis", 3), ("fl", 2), ("c_p", 2))
         )
@@ -152,8 +152,7 @@ def _shot(record: dict[str, Any], where: Path, frame: int) -> Shot | Skipped:
     if apart > PELVIS_SLACK_PX:
         return Skipped(file, frame, f"its pelvis projects {apart:.0f} px beside joint 0 of joints_3d")
     joints_mm = back_project(joints[:, :2], joints[:, 2] + pelvis_mm[2], lens.intrinsics)
-    supervised = np.ones(17) if visible.ndim == 0 else (visible.reshape(17, -1).min(axis=1) > 0).astype(float)
-    return Shot(frame, file, joints_mm, supervised, lens)
+    return Shot(frame, file, joints_mm, (visible.min(axis=1) > 0).astype(float), lens)
 
 
 def _check_subjects_skeletons(raw: Path, shots: dict[tuple[str, str, int], dict[str, dict[int, Shot]]]) -> None:

@@ -68,7 +68,10 @@ def parts(settings: BuildSettings) -> list[Part]:
         if len(rows) and (not settings.subjects or subject in settings.subjects):
             world_mm = rows["keypoints"][spread(len(rows))].astype(float)[:, H36M_FROM_KF]
             check_skeleton(f"{path}, {subject}", world_mm)
-            takes += _subject(settings, path, labels, index, rows)
+            try:
+                takes += _subject(settings, path, labels, index, rows)
+            except (IndexError, TypeError, ValueError) as error:
+                raise InputError(f"{path}, {subject}: its cameras or actions do not fit its table ({error})") from error
     return cut_parts(settings, takes)
 
 

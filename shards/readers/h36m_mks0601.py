@@ -112,7 +112,7 @@ def _subject(settings: BuildSettings, folder: Path, subject: str) -> list[StillT
     cameras, poses, data = _load(camera_file), _load(joint_file), _load(data_file)
     try:
         shots, lost = _shots(settings, data, poses, data_file)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{data_file} or {joint_file.name} is not as this layout has it ({error!r})") from error
     if not shots:
         return []
@@ -176,6 +176,7 @@ def _camera(cameras: Any, where: Path, name: str, shots: Shots) -> WorldCamera:
     try:
         numbers = cameras[str(CAMERAS.index(name) + 1)]
         rotation, vector, focal, centre = (np.asarray(numbers[key], float) for key in ("R", "t", "f", "c"))
+        vector = vector.reshape(3)
         lens = Lens(np.concatenate([focal.reshape(2), centre.reshape(2)]), np.zeros(5))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{where}: camera {CAMERAS.index(name) + 1} lacks R, t, f or c ({error!r})") from error
@@ -183,7 +184,7 @@ def _camera(cameras: Any, where: Path, name: str, shots: Shots) -> WorldCamera:
         f"{where}, camera {CAMERAS.index(name) + 1}",
         np.stack([shot.world_mm for shot in seen]),
         rotation,
-        vector.reshape(3),
+        vector,
         lens,
         seen[0].size,
         np.array([shot.box for shot in seen]),
