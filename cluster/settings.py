@@ -31,6 +31,7 @@ class DataSettings:
     Attributes:
         h36m: shard set of Human3.6M.
         mpii: shard set of MPII; none trains on Human3.6M alone.
+        voc: occluder bank of VOC2012, for runs that paste objects over people.
         split: which subjects train, validate and test.
         train_subjects: others than the split's.
         val_subjects: others than the split's.
@@ -43,6 +44,7 @@ class DataSettings:
 
     h36m: Path
     mpii: Path | None = None
+    voc: Path | None = None
     split: Split = "eth"
     train_subjects: tuple[str, ...] = ()
     val_subjects: tuple[str, ...] = ()
