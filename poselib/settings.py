@@ -35,7 +35,7 @@ class ModelSettings:
         crop_height: input height in px, a multiple of 32.
         depth: cells of the heat map along z.
         depth_range_mm: what the volume spans along z, centred on the pelvis.
-        ppm_bins: cells per side of each level of the pyramid pooling module; empty for no pyramid.
+        ppm_bins: cells per side of each level of the pyramid pooling module; null for no pyramid.
         ppm_channels: output channels of the whole pyramid; 0 takes the backbone's.
         decoder_channels: channels of each transposed convolution.
         decoder_layers: how many there are; each doubles the resolution.
@@ -53,7 +53,7 @@ class ModelSettings:
     crop_height: int = 256
     depth: int = 64
     depth_range_mm: float = 2000.0
-    ppm_bins: tuple[int, ...] = (1, 2, 3, 6)
+    ppm_bins: tuple[int, ...] | None = (1, 2, 3, 6)
     ppm_channels: int = 0
     decoder_channels: int = 256
     decoder_layers: int = 3
@@ -81,11 +81,15 @@ class ModelSettings:
 
     def _check_bins(self) -> None:
         """Bins are different, positive, and no more than the channels they share."""
+        check_at_least(self, 0, "ppm_channels")
         bins, channels = self.ppm_bins, self.ppm_channels or self.backbone_channels
-        if any(count < 1 for count in bins) or len(set(bins)) != len(bins):
-            raise ValueError(f"ppm_bins must be different whole numbers of at least 1, not {list(bins)}")
-        if self.ppm_channels < 0:
-            raise ValueError(f"ppm_channels must be at least 0, not {self.ppm_channels}")
+        if bins is None:
+            return
+        if not bins or any(count < 1 for count in bins) or len(set(bins)) != len(bins):
+            raise ValueError(
+                "ppm_bins must be one or more different whole numbers of at least 1, or null for no pyramid, not"
+                f" {list(bins)}"
+            )
         if len(bins) > channels:
             raise ValueError(
                 f"ppm_bins must be at most {channels}, one per channel of the pyramid, not {len(bins)};"
@@ -101,7 +105,7 @@ class ModelSettings:
     def notices(self) -> list[str]:
         """What is allowed but may not be meant, one line each."""
         rows, columns = self.crop_height // STRIDE, self.crop_width // STRIDE
-        large = [count for count in self.ppm_bins if count > min(rows, columns)]
+        large = [count for count in self.ppm_bins or () if count > min(rows, columns)]
         if not large:
             return []
         return [

@@ -84,10 +84,12 @@ def cell_positions(
 ) -> Float[Tensor, " n"]:
     """Where `n` cells lie on an axis of the volume.
 
-    `center` puts cell i at (i + 0.5) / n - 0.5, so mirroring the cells negates the position; `corner` at i / n - 0.5.
+    `center` puts cell i at (i + 0.5) / n - 0.5, so mirroring the cells negates the position to the last bit; `corner`
+    at i / n - 0.5.
     """
     offset = 0.5 if cell_origin == "center" else 0.0
-    return (torch.arange(cells, dtype=dtype, device=device) + offset) / cells - 0.5
+    # Half cells from the middle are exact numbers, so nothing is rounded but the quotient.
+    return (torch.arange(cells, dtype=dtype, device=device) + (offset - cells / 2)) / cells
 
 
 def _axes(

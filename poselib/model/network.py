@@ -34,7 +34,7 @@ class PoseNetwork(nn.Module):
         self.backbone = ResNet(settings.backbone, settings.width)
         channels = self.backbone.out_channels
         self.pyramid: PyramidPooling | None = None
-        if settings.ppm_bins:
+        if settings.ppm_bins is not None:
             self.pyramid = PyramidPooling(channels, settings.ppm_bins, settings.ppm_channels or channels)
             channels = self.pyramid.out_channels
         joints = len(H36M_JOINTS)

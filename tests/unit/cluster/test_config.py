@@ -37,7 +37,7 @@ def test_a_file_holds_only_what_differs_from_its_base(base):
 
 
 def test_what_is_written_reads_back(base, tmp_path):
-    run = parse(Run, ["--config", str(base), "--model.ppm_bins=[]"])
+    run = parse(Run, ["--config", str(base), "--model.ppm_bins=null"])
     (tmp_path / "again.yaml").write_text(dump(run))
     assert load(Run, tmp_path / "again.yaml") == run
     assert flatten(run)["batch.global"] == 16

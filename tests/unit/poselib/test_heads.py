@@ -18,7 +18,7 @@ TINY = ModelSettings(
     crop_width=64,
     crop_height=64,
     depth=8,
-    ppm_bins=(),
+    ppm_bins=None,
     decoder_channels=16,
     decoder_layers=2,
 )

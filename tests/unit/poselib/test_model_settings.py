@@ -8,8 +8,9 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"ppm_bins": (1, 2, 2)}, "ppm_bins must be different whole numbers of at least 1"),
-        ({"ppm_bins": (0, 1)}, "ppm_bins must be different whole numbers of at least 1"),
+        ({"ppm_bins": (1, 2, 2)}, r"ppm_bins must be one or more different whole numbers of at least 1, .* not \[1, 2, 2\]"),
+        ({"ppm_bins": (0, 1)}, r"ppm_bins must be one or more different whole numbers of at least 1, .* not \[0, 1\]"),
+        ({"ppm_bins": ()}, r"ppm_bins must be one or more .*, or null for no pyramid, not \[\]"),
         ({"ppm_bins": (1, 2, 3), "ppm_channels": 2}, "ppm_bins must be at most 2"),
         ({"backbone": "resnet18", "width": 1, "ppm_bins": tuple(range(1, 10))}, "ppm_bins must be at most 8"),
         ({"ppm_channels": -1}, "ppm_channels must be at least 0"),

@@ -32,7 +32,7 @@ def images(batch: int = 2) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("settings", "millions"),
     [
-        (ModelSettings(ppm_bins=()), 34.27),
+        (ModelSettings(ppm_bins=None), 34.27),
         (ModelSettings(backbone="resnet152", crop_width=288, crop_height=384, depth=72), 81.53),
     ],
 )
@@ -47,7 +47,7 @@ def test_parameters_and_shapes_of_the_published_networks(settings: ModelSettings
 @pytest.mark.parametrize(
     ("settings", "gigaflop"),
     [
-        (ModelSettings(ppm_bins=()), 49.8),
+        (ModelSettings(ppm_bins=None), 49.8),
         (ModelSettings(backbone="resnet152", crop_width=288, crop_height=384, depth=72), 189.5),
     ],
 )
