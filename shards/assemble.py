@@ -8,6 +8,7 @@ import numpy as np
 
 from shards.atomic import write_whole
 from shards.manifest import MANIFEST, TABLE
+from shards.readers.mpii_lists import find_list
 from shards.records import Manifest, hash_set
 from shards.sample import FORMAT_VERSION, NUMERIC
 from shards.settings import BuildSettings
@@ -15,14 +16,20 @@ from shards.source import Reader, is_synthetic
 from shards.table import CODED, merge_tables
 from shards.writer import PartRecord, array_bytes
 
-WITHOUT_EFFECT: Final = ("raw", "out", "workers", "strict")
+WITHOUT_EFFECT: Final = ("raw", "out", "workers", "strict", "share")
 """Settings that do not shape the content."""
 
 
 def content_settings(settings: BuildSettings, source: str, layout: str) -> dict[str, Any]:
-    """The settings that shape the content, as JSON values."""
+    """The settings that shape the content, as JSON values; a list file counts by what it says, not by its place.
+
+    Raises:
+        InputError: the list file cannot be read.
+    """
     fields = {name: value for name, value in asdict(settings).items() if name not in WITHOUT_EFFECT}
-    return fields | {"source": source, "layout": layout, "subjects": sorted(settings.subjects)}
+    listed = find_list(settings) if settings.mpii_val_list is not None else None
+    plain = {"source": source, "layout": layout, "subjects": sorted(settings.subjects)}
+    return fields | plain | {"mpii_val_list": listed.sha256 if listed else ""}
 
 
 def write_manifest(settings: BuildSettings, layout: str, reader: Reader, records: list[PartRecord]) -> Manifest:

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,9 @@ TEMPORARY: Final = ".*.writing-*"
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A stream whose content replaces `path` when the block ends well, and vanishes when it does not.
 
-    The process number in the temporary name keeps a dying process from writing into its successor's file.
+    The random number in the temporary name keeps processes, of this machine and of others, out of each other's files.
     """
-    temporary = path.with_name(f".{path.name}.writing-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.writing-{uuid.uuid4().hex}")
     try:
         with temporary.open("wb") as stream:
             yield stream

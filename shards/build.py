@@ -1,48 +1,42 @@
-"""Raw data -> shard set: the parts shared out to processes, the manifest once at the end.
+"""Raw data -> shard set: the parts planned, shared out and made, the manifest once at the end.
 
-A finished part is a tar with a record in `.building/`; a build that was interrupted takes those over and makes the
-others. Only when every part is there, `samples.npy` and `manifest.json` appear and `.building/` goes.
+Three steps, each of which may be run again, beside others, on any machine that sees the folders:
+
+    plan      which parts there are, from the raw data alone (`shards.plan`)
+    make      each part a tar with a record in `.building/`; finished ones are taken over
+    finish    when every part is there, `samples.npy` and `manifest.json` appear and `.building/` goes
+
+`build` does all three for the whole set; with `share: 3/16` it makes every 16th part, and the builder of the last
+missing part finishes.
 """
 
 import errno
-import fcntl
-import json
-import multiprocessing
-import os
-import shutil
-import signal
-import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from poselib.errors import InputError
 from shards.assemble import content_settings, write_manifest
-from shards.atomic import TEMPORARY, write_whole
-from shards.crop import crop_person
+from shards.atomic import write_whole
+from shards.building import BUILDING, PATIENCE_S, SETTINGS, FolderBusy, check_same, claim, clear, hold_folder
+from shards.make import Unfinished, make_parts
 from shards.manifest import MANIFEST, ShardSet
+from shards.plan import plan_parts
 from shards.readers import READERS, find_reader
 from shards.records import Skipped, read_manifest
 from shards.settings import BuildSettings
-from shards.source import Part, Person
-from shards.writer import PartRecord, Storable, read_record, write_part
+from shards.source import Part
+from shards.writer import PartRecord, read_record
 
-BUILDING: Final = ".building"
-SETTINGS: Final = "settings.json"
 ALLOWED_SKIPS: Final = 0.01
+NAMED: Final = 5
+"""How many missing parts a message names before it only counts."""
 
 
 def build(settings: BuildSettings) -> ShardSet:
-    """Build a shard set, or finish one that was interrupted.
+    """Build a shard set or a share of it, or finish one that was interrupted.
 
     Returns:
         the finished set, opened; for occluders see `shards.occluders.load_occluders` as well.
@@ -50,135 +44,133 @@ def build(settings: BuildSettings) -> ShardSet:
     Raises:
         InputError: unusable raw data or settings, another set or build in `out`, a full disk, damaged input under
             `strict`, or more than 1 % of it.
+        Unfinished: the share is made, the set not yet complete.
     """
     layout, reader = find_reader(settings)
     content = content_settings(settings, reader.source, layout)
-    if (settings.out / MANIFEST).is_file():
-        _check_same(read_manifest(settings.out / MANIFEST).settings, content, settings.out)
-        shutil.rmtree(settings.out / BUILDING, ignore_errors=True)
-        return ShardSet.open(settings.out, reader.kind)
+    with _plain_errors(settings.out):
+        if not _is_finished(settings.out, content):
+            (_build_share if settings.share else _build_all)(settings, layout, content)
+        clear(settings.out)
+    return ShardSet.open(settings.out, reader.kind)
+
+
+def finish(settings: BuildSettings, shares: int = 0) -> ShardSet:
+    """Finish a set of which others have made all parts, or say what is missing; makes none.
+
+    Args:
+        settings: as the builders had them.
+        shares: into how many shares the parts were cut; messages name those that miss some.
+
+    Raises:
+        InputError: a builder is at work, nothing has been built here, or the damage is more than 1 %.
+        Unfinished: names what is missing.
+    """
+    layout, reader = find_reader(settings)
+    content = content_settings(settings, reader.source, layout)
+    with _plain_errors(settings.out):
+        if not _is_finished(settings.out, content):
+            if not (settings.out / BUILDING / SETTINGS).is_file():
+                raise InputError(f"out: {settings.out} holds no begun build")
+            with hold_folder(settings.out, whole=True, patience_s=PATIENCE_S):
+                claim(settings.out, content)
+                parts = plan_parts(settings, layout)
+                missing = missing_parts(settings, parts)
+                if missing:
+                    raise Unfinished(_missing_line(settings, parts, missing, shares))
+                _finish(settings, layout, parts)
+        clear(settings.out)
+    return ShardSet.open(settings.out, reader.kind)
+
+
+def open_shares(settings: BuildSettings, shares: int) -> list[int]:
+    """Which of so many shares, counted from 1, still miss parts; none of a finished set.
+
+    Raises:
+        InputError: as `build`.
+    """
+    layout, reader = find_reader(settings)
+    content = content_settings(settings, reader.source, layout)
+    with _plain_errors(settings.out):
+        if _is_finished(settings.out, content):
+            return []
+        with hold_folder(settings.out, whole=False, patience_s=PATIENCE_S):
+            claim(settings.out, content)
+            parts = plan_parts(settings, layout)
+            missing = set(missing_parts(settings, parts))
+    return [number + 1 for number in range(shares) if any(part.name in missing for part in parts[number::shares])]
+
+
+def missing_parts(settings: BuildSettings, parts: list[Part]) -> list[str]:
+    """Names of the parts without a whole record."""
+    records = settings.out / BUILDING
+    return [part.name for part in parts if read_record(settings.out, records, part.name) is None]
+
+
+def _build_all(settings: BuildSettings, layout: str, content: dict[str, Any]) -> None:
+    with hold_folder(settings.out, whole=True):
+        if not _is_finished(settings.out, content):
+            claim(settings.out, content)
+            parts = plan_parts(settings, layout)
+            make_parts(settings, layout, parts)
+            _finish(settings, layout, parts)
+
+
+def _build_share(settings: BuildSettings, layout: str, content: dict[str, Any]) -> None:
+    """Make the parts of the share, then finish if no other is missing.
+
+    Of several builders that end at once, the last to look finds the folder free.
+    """
+    number, of = map(int, settings.share.split("/"))
+    with hold_folder(settings.out, whole=False, patience_s=PATIENCE_S):
+        if _is_finished(settings.out, content):
+            return
+        claim(settings.out, content)
+        parts = plan_parts(settings, layout)
+        make_parts(settings, layout, parts[number - 1 :: of])  # neighbours are alike, so they go to different shares
+    missing = [] if _is_finished(settings.out, content) else missing_parts(settings, parts)
+    if missing:
+        raise Unfinished(
+            f"{settings.out}: share {settings.share} is made; {len(missing)} of {len(parts)} parts are still missing,"
+            " the builder of the last one finishes the set"
+        )
     try:
-        with _only_builder(settings.out):
-            _start(settings.out, content)
-            parts = reader.parts(settings)
-            records = _build_parts(settings, layout, parts)
-            _check_skips(settings.out, [skip for record in records for skip in record.skipped], records)
-            write_manifest(settings, layout, reader, records)
-            shutil.rmtree(settings.out / BUILDING)
-            return ShardSet.open(settings.out, reader.kind)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(
-                f"out: no space left for {settings.out}; finished parts stay: free some, run again"
-            ) from error
-        raise
-    except BrokenProcessPool as error:
-        raise InputError(
-            "a worker was killed, perhaps for memory; finished parts stay: run again, workers: 1"
-        ) from error
+        with hold_folder(settings.out, whole=True):
+            if not _is_finished(settings.out, content):
+                _finish(settings, layout, parts)
+    except FolderBusy as busy:
+        raise Unfinished(f"{settings.out}: share {settings.share} is made; another builder finishes the set") from busy
 
 
-def build_part(settings: BuildSettings, layout: str, part: Part) -> PartRecord:
-    """Read, crop and write one part; runs in a worker."""
-    reader = READERS[layout]
-    items = _stored(settings, reader.read(settings, part))
-    return write_part(settings.out, settings.out / BUILDING, part.name, reader.kind, items)
+def _finish(settings: BuildSettings, layout: str, parts: list[Part]) -> None:
+    """Write table and manifest; all parts are there and the folder is held whole."""
+    records = [read_record(settings.out, settings.out / BUILDING, part.name) for part in parts]
+    whole = [record for record in records if record is not None]
+    if len(whole) < len(parts):
+        raise Unfinished(_missing_line(settings, parts, missing_parts(settings, parts), 0))
+    _check_skips(settings.out, [skip for record in whole for skip in record.skipped], whole)
+    write_manifest(settings, layout, READERS[layout], whole)
 
 
-def _stored(settings: BuildSettings, items: Iterator[Any]) -> Iterator[Storable | Skipped]:
-    """People cropped; damage passed on, or raised under `strict`."""
-    for item in items:
-        if isinstance(item, Person):
-            try:
-                item = crop_person(item, settings)
-            except ValueError as error:
-                item = Skipped(item.names.picture, item.names.frame if item.names.camera else -1, str(error))
-        if isinstance(item, Skipped) and settings.strict:
-            raise InputError(f"{item} (strict: stopped at the first damaged sample)")
-        yield item
+def _missing_line(settings: BuildSettings, parts: list[Part], missing: list[str], shares: int) -> str:
+    named = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
+    line = f"{settings.out}: {len(missing)} of {len(parts)} parts are missing ({named})"
+    lost = [n + 1 for n in range(shares) if any(part.name in missing for part in parts[n::shares])]
+    if lost:
+        line += f", of share {', '.join(f'{number}/{shares}' for number in lost)}"
+    return f"{line}; the same command again makes them"
 
 
-def _build_parts(settings: BuildSettings, layout: str, parts: list[Part]) -> list[PartRecord]:
-    """The records of all parts, in order; those that are not finished are made."""
-    names = [part.name for part in parts]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise InputError(f"{settings.raw}: two recordings are both called {doubled[0]}; check metadata.xml's mapping")
-    records: dict[str, PartRecord] = {}
-    for name in names:
-        record = read_record(settings.out, settings.out / BUILDING, name)
-        if record and not record.skipped:  # damaged input may have been repaired in the meantime
-            records[name] = record
-    missing = [part for part in parts if part.name not in records]
-    work = partial(build_part, settings, layout)
-    with _progress() as progress:
-        task = progress.add_task(f"{layout} -> {settings.out}", total=len(parts), completed=len(records))
-        for name, record in _run(work, missing, settings.workers):
-            records[name] = record
-            progress.advance(task)
-    return [records[name] for name in names]
+def _is_finished(out: Path, content: dict[str, Any]) -> bool:
+    """Whether the set is there already.
 
-
-def _run(work: Any, parts: list[Part], workers: int) -> Iterator[tuple[str, PartRecord]]:
-    workers = min(workers or len(os.sched_getaffinity(0)), len(parts))
-    if workers <= 1:
-        for part in parts:
-            yield part.name, work(part)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    stop, stopper = spawn.Pipe(duplex=False)
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker, initargs=(stop,)) as pool:
-        futures: dict[Future[PartRecord], str] = {pool.submit(work, part): part.name for part in parts}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            stopper.close()
-            pool.shutdown(cancel_futures=True)
-            raise
-    stopper.close()
-    stop.close()
-
-
-def _start_worker(stop: Connection) -> None:
-    """Let a worker leave when the build stops or is killed: it would hang for ever, or write beside the next one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the build itself decides
-    cv2.setNumThreads(1)  # a process per core is enough
-    parent = multiprocessing.parent_process()
-
-    def leave() -> None:
-        wait([stop, parent.sentinel] if parent else [stop])
-        os._exit(1)
-
-    threading.Thread(target=leave, daemon=True).start()
-
-
-def _start(out: Path, content: dict[str, Any]) -> None:
-    """Claim the folder for these settings."""
-    path = out / BUILDING / SETTINGS
-    if path.is_file():
-        _check_same(json.loads(path.read_bytes()), content, out)
-    else:
-        foreign = sorted(entry.name for entry in out.iterdir() if entry.name != BUILDING)
-        if foreign:
-            raise InputError(
-                f"out: {out} is neither empty nor a shard set (it holds {foreign[0]}); take another folder"
-            )
-        write_whole(path, json.dumps(content).encode())
-
-
-def _sweep(out: Path) -> None:
-    """Remove what killed writers left half written."""
-    for folder in (out, out / BUILDING):
-        for left in folder.glob(TEMPORARY):
-            left.unlink(missing_ok=True)
-
-
-def _check_same(there: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    different = [key for key in now if there.get(key) != now[key]]
-    if different:
-        changes = ", ".join(f"{key} {there.get(key)} there, {now[key]} now" for key in different)
-        raise InputError(f"out: {out} holds a set of other settings ({changes}); take another folder")
+    Raises:
+        InputError: one of other settings is.
+    """
+    if not (out / MANIFEST).is_file():
+        return False
+    check_same(read_manifest(out / MANIFEST).settings, content, out)
+    return True
 
 
 def _check_skips(out: Path, skipped: list[Skipped], records: list[PartRecord]) -> None:
@@ -197,33 +189,15 @@ def _check_skips(out: Path, skipped: list[Skipped], records: list[PartRecord]) -
 
 
 @contextmanager
-def _only_builder(out: Path) -> Iterator[None]:
-    """Keep a second build away from the folder; a killed one's hold ends with it."""
+def _plain_errors(out: Path) -> Iterator[None]:
+    """A full disk and a killed worker as one line each."""
     try:
-        (out / BUILDING).mkdir(parents=True, exist_ok=True)
-        stream = (out / BUILDING / "lock").open("w")
+        yield
     except OSError as error:
-        raise InputError(f"out: {out} cannot be written to ({error.strerror})") from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"out: another build is at work in {out}; wait for it or take another folder") from error
-        except OSError:  # a file system without locks
-            pass
-        _sweep(out)
-        try:
-            yield
-        finally:
-            _sweep(out)
-
-
-def _progress() -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("parts"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(f"out: no space left for {out}; finished parts stay: free some, run again") from error
+        raise
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a worker was killed, perhaps for memory; finished parts stay: run again, workers: 1"
+        ) from error

@@ -5,6 +5,7 @@ from rich.console import Console
 import shards.studio.make
 from shards.build import build
 from shards.check import check_raw, describe
+from shards.make import Unfinished
 from shards.manifest import verify
 from shards.settings import BuildSettings, CheckSettings, StudioSettings, VerifySettings
 
@@ -27,8 +28,14 @@ def check_shards(settings: CheckSettings) -> None:
 
 
 def build_shards(settings: BuildSettings) -> None:
-    """Build or finish a shard set."""
-    manifest = build(settings).manifest
+    """Build or finish a shard set, or make a share of it."""
+    try:
+        manifest = build(settings).manifest
+    except Unfinished as others:
+        if not settings.share:
+            raise
+        Console().print(str(others), soft_wrap=True, highlight=False, markup=False)
+        return
     size = sum(shard.bytes for shard in manifest.shards) / 1e6
     Console().print(
         f"{settings.out}: {manifest.samples} samples of {manifest.source} in {len(manifest.shards)} shards,"

@@ -30,6 +30,8 @@ class BuildSettings:
         quality: JPEG quality, 1 to 100.
         lens: how joints are projected, see `poselib.settings.Lens`.
         mpii_map: which MPII joints supervise Human3.6M's.
+        mpii_val_list: MPII pictures that validate: a text file of picture names, one a line, or HRNet's `valid.json`.
+            By default `annot/valid.json` where it lies below `raw`, else one picture in ten by a hash of its name.
         faulty_videos: Human3.6M videos known to disagree with their poses (S11 Directions, camera 54138969).
         shifted_poses: Human3.6M poses known to be 200 mm off along world X (S9 Greeting, SittingDown 1, Waiting 1):
             `correct` moves them back, `skip` leaves these recordings out, `keep` takes them as they are.
@@ -37,6 +39,8 @@ class BuildSettings:
         every_test: keep each n-th frame as well, for evaluation; 0 adds none.
         workers: processes; 0 takes every core.
         strict: stop at the first damaged sample, where the default skips and lists it.
+        share: `3/16` makes the third of sixteen shares of the parts, beside builders of others on any machine;
+            whoever makes the last part finishes the set.
     """
 
     raw: Path
@@ -51,15 +55,19 @@ class BuildSettings:
     quality: int = 90
     lens: Lens = "pinhole"
     mpii_map: MpiiMap = "eth"
+    mpii_val_list: Path | None = None
     faulty_videos: Literal["skip", "keep"] = "skip"
     shifted_poses: Literal["correct", "skip", "keep"] = "correct"
     every: int = 5
     every_test: int = 64
     workers: int = 0
     strict: bool = False
+    share: str = ""
 
     def __post_init__(self) -> None:
         """Check every value; errors name the setting and the valid range."""
+        if self.share and not _is_share(self.share):
+            raise ValueError(f"share must be like 3/16, from 1/16 to 16/16, not {self.share}")
         for name in ("cover_width", "cover_height"):
             value = getattr(self, name)
             if not (1.0 <= value <= 4.0):
@@ -69,6 +77,11 @@ class BuildSettings:
             if not low <= value <= high:
                 raise ValueError(f"{name} must lie in {low}..{high}, not {value}")
         check_at_least(self, 0, "every_test", "workers")
+
+
+def _is_share(text: str) -> bool:
+    number, _, of = text.partition("/")
+    return number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,8 @@ class CheckSettings:
         subjects: Human3.6M subjects to look at; empty takes all.
         lens: how joints are projected, as a build would.
         mpii_map: which MPII joints supervise Human3.6M's.
+        mpii_val_list: MPII pictures that validate: a text file of picture names, one a line, or HRNet's `valid.json`.
+            By default `annot/valid.json` where it lies below `raw`, else one picture in ten by a hash of its name.
         every: keep each n-th frame of a video, as a build would.
         every_test: keep each n-th frame as well; 0 adds none.
     """
@@ -96,6 +111,7 @@ class CheckSettings:
     subjects: tuple[str, ...] = ()
     lens: Lens = "pinhole"
     mpii_map: MpiiMap = "eth"
+    mpii_val_list: Path | None = None
     every: int = 5
     every_test: int = 64
 

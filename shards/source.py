@@ -79,6 +79,21 @@ class Survey:
 
 
 @dataclass(frozen=True)
+class Index:
+    """How the parts of a layout whose annotations are a few large files are kept as columns (see `shards.columns`).
+
+    Attributes:
+        files: the annotation files below a raw folder; when one changes, the index is made anew.
+        pack: a part's content as JSON values and columns.
+        unpack: the content again.
+    """
+
+    files: Callable[[Path], list[Path]]
+    pack: Callable[[Any], tuple[Any, dict[str, np.ndarray]]]
+    unpack: Callable[[Any, dict[str, np.ndarray]], Any]
+
+
+@dataclass(frozen=True)
 class Reader:
     """How one raw layout is recognised, cut into parts and read.
 
@@ -92,6 +107,7 @@ class Reader:
         faults: one line for each known fault of the published data and how it was handled.
         split: how the parts of the set (`Names.part`) were told apart; empty where it has none.
         survey: what one part would give.
+        index: how its parts are kept as columns; None where annotations are read part by part.
     """
 
     source: str
@@ -103,6 +119,7 @@ class Reader:
     faults: Callable[[BuildSettings], tuple[str, ...]]
     split: Callable[[BuildSettings], str]
     survey: Callable[[BuildSettings, Part], Survey]
+    index: Index | None = None
 
 
 def is_synthetic(raw: Path) -> bool:

@@ -1,19 +1,22 @@
 """Raw layouts: one file per layout, all listed in `READERS`."""
 
+from dataclasses import replace
 from typing import Final
 
 from poselib.errors import InputError
 from shards.readers import h36m_eth, h36m_kf, h36m_mks0601, human36m, mpii, mpii_hrnet, voc
+from shards.readers.mpii_index import MPII_INDEX
+from shards.readers.stills_index import stills_index
 from shards.settings import BuildSettings
 from shards.source import Reader
 
 READERS: Final[dict[str, Reader]] = {
     "h36m": human36m.READER,
-    "h36m_mks0601": h36m_mks0601.READER,
-    "h36m_eth": h36m_eth.READER,
-    "h36m_kf": h36m_kf.READER,
-    "mpii": mpii.READER,
-    "mpii_hrnet": mpii_hrnet.READER,
+    "h36m_mks0601": replace(h36m_mks0601.READER, index=stills_index("annotations/*.json")),
+    "h36m_eth": replace(h36m_eth.READER, index=stills_index("annot/*.pkl")),
+    "h36m_kf": replace(h36m_kf.READER, index=stills_index(h36m_kf.LABELS, f"extra/{h36m_kf.LABELS}")),
+    "mpii": replace(mpii.READER, index=MPII_INDEX),
+    "mpii_hrnet": replace(mpii_hrnet.READER, index=MPII_INDEX),
     "voc": voc.READER,
 }
 """In the order in which a folder is tried; a folder that holds several layouts is read as the first."""

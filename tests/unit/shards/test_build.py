@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-import shards.build as build_module
+import shards.make as make_module
 from poselib.errors import InputError
 from shards.build import build
 from shards.manifest import ShardSet
@@ -32,7 +32,7 @@ def reference(human36m, tmp_path_factory):
 
 def interrupt_after(monkeypatch, parts: int, error: BaseException) -> None:
     """Let a build do some parts, then meet an error in the middle of writing the next one."""
-    true, done = build_module.write_part, []
+    true, done = make_module.write_part, []
 
     def faulty(folder, records, name, kind, items):
         if len(done) < parts:
@@ -45,7 +45,7 @@ def interrupt_after(monkeypatch, parts: int, error: BaseException) -> None:
 
         return true(folder, records, name, kind, torn())
 
-    monkeypatch.setattr(build_module, "write_part", faulty)
+    monkeypatch.setattr(make_module, "write_part", faulty)
 
 
 def test_a_second_build_of_the_same_settings_changes_nothing(human36m, tmp_path, reference):
