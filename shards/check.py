@@ -137,6 +137,7 @@ def _build_settings(settings: CheckSettings) -> BuildSettings:
         subjects=settings.subjects,
         lens=settings.lens,
         mpii_map=settings.mpii_map,
+        mpii_val_list=settings.mpii_val_list,
         every=settings.every,
         every_test=settings.every_test,
         stored_px=SHEET_PX,

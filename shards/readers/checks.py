@@ -9,7 +9,8 @@ from typing import Final, Literal
 import numpy as np
 
 from poselib.camera import project, world_to_camera
-from poselib.skeleton import H36M_JOINTS, MIRROR_PAIRS, PARENTS, ROOT
+from poselib.skeleton import H36M_JOINTS, MIRROR_PAIRS, ROOT
+from shards.readers.joint_order import CHILDREN, PARENTS_OF, bone_lengths, joint_name, order_fault
 
 Convention = Literal["position", "translation"]
 """What the vector beside R is: the camera's `position` T in the world, or the `translation` t = -R T."""
@@ -33,6 +34,8 @@ BONE_RANGES_MM: Final = {
 UNITS_MM: Final = {"metres": 1000.0, "centimetres": 10.0, "inches": 25.4}
 ASYMMETRY: Final = 0.15
 """Left and right limb bones of a person may differ by this share of the longer."""
+CENTRE_OFF: Final = 0.05
+"""A principal point lies this near to the middle of its picture, as a share of the side; Human3.6M's within 0.02."""
 FRAME_SLACK: Final = 1.5
 """How much farther than `BONE_RANGES_MM` a bone of a single frame may lie; beyond, the frame is damaged."""
 IN_PICTURE: Final = 0.5
@@ -40,21 +43,14 @@ IN_PICTURE: Final = 0.5
 SAME_PX: Final = 1.0
 POSES_TRIED: Final = 64
 
-_CHILDREN: Final = np.array([child for child, parent in enumerate(PARENTS) if parent >= 0])
-_PARENTS: Final = np.array([parent for parent in PARENTS if parent >= 0])
 _LOW, _HIGH = np.array(
-    [BONE_RANGES_MM[H36M_JOINTS[child].removeprefix("right_").removeprefix("left_")] for child in _CHILDREN], float
+    [BONE_RANGES_MM[H36M_JOINTS[child].removeprefix("right_").removeprefix("left_")] for child in CHILDREN], float
 ).T
 _LIMB_ENDS: Final = ("knee", "ankle", "elbow", "wrist")
 _RIGHT, _LEFT = np.array(
     [[pair[side] - 1 for pair in MIRROR_PAIRS if H36M_JOINTS[pair[0]].endswith(_LIMB_ENDS)] for side in (0, 1)]
 )
 """Rows of limbs among the bones; hips and shoulders are too short to compare."""
-
-
-def bone_lengths(joints_mm: np.ndarray) -> np.ndarray:
-    """Lengths `... 16` of the bones that end in joints 1 to 16: `... 17 3`, in the unit of the joints."""
-    return np.linalg.norm(joints_mm[..., _CHILDREN, :] - joints_mm[..., _PARENTS, :], axis=-1)
 
 
 def skeleton_fault(joints_mm: np.ndarray) -> str:
@@ -75,18 +71,34 @@ def skeleton_fault(joints_mm: np.ndarray) -> str:
                 return f"the poses look like {unit}, not millimetres: {thigh}"
         bone = int(np.argmax(wrong))
         return (
-            f"the poses are no person in millimetres and in this joint order: the bone from {_name(_PARENTS[bone])} to "
-            f"{_name(_CHILDREN[bone])} measures {lengths[bone]:.4g}, not {_LOW[bone]:.0f} to {_HIGH[bone]:.0f}"
+            f"the poses are no person in millimetres and in this joint order: the bone from "
+            f"{joint_name(PARENTS_OF[bone])} to {joint_name(CHILDREN[bone])} measures {lengths[bone]:.4g}, "
+            f"not {_LOW[bone]:.0f} to {_HIGH[bone]:.0f}"
         )
     right, left = lengths[_RIGHT], lengths[_LEFT]
     uneven = np.abs(right - left) / np.maximum(right, left)
     if uneven.max() > ASYMMETRY:
         pair = int(np.argmax(uneven))
+        names = [joint_name(CHILDREN[side[pair]]) for side in (_RIGHT, _LEFT)]
         return (
-            f"left and right differ by {uneven[pair]:.0%}: the bone to the {_name(_CHILDREN[_RIGHT[pair]])} measures "
-            f"{right[pair]:.4g} mm, to the {_name(_CHILDREN[_LEFT[pair]])} {left[pair]:.4g} mm; another joint order?"
+            f"left and right differ by {uneven[pair]:.0%}: the bone to the {names[0]} measures {right[pair]:.4g} mm, "
+            f"to the {names[1]} {left[pair]:.4g} mm; another joint order?"
         )
-    return ""
+    return order_fault(finite)
+
+
+def size_fault(intrinsics: np.ndarray, size: tuple[int, int]) -> str:
+    """Why a picture of `size` (width, height in px) cannot be what a camera `4` (fx fy cx cy, px) saw, or nothing.
+
+    Pictures that were scaled or cropped after the calibration would take labels beside the person.
+    """
+    off = np.abs(intrinsics[2:] / size - 0.5)
+    if (off <= CENTRE_OFF).all():
+        return ""
+    return (
+        f"the picture is {size[0]}x{size[1]}, its camera's principal point lies at "
+        f"({intrinsics[2]:.0f}, {intrinsics[3]:.0f}): scaled or cropped after the calibration"
+    )
 
 
 def frame_fault(joints_mm: np.ndarray) -> str:
@@ -98,7 +110,7 @@ def frame_fault(joints_mm: np.ndarray) -> str:
     if not wrong.any():
         return ""
     bone = int(np.argmax(wrong))
-    return f"the bone to the {_name(_CHILDREN[bone])} measures {lengths[bone]:.4g} mm"
+    return f"the bone to the {joint_name(CHILDREN[bone])} measures {lengths[bone]:.4g} mm"
 
 
 def rotation_fault(rotation: np.ndarray) -> str:
@@ -173,7 +185,3 @@ def _share_inside(
         root = joints_px[:, ROOT]
         good &= ((root >= boxes[:, :2]) & (root <= boxes[:, :2] + boxes[:, 2:])).all(axis=1)
     return float(good.mean())
-
-
-def _name(joint: int) -> str:
-    return H36M_JOINTS[joint].replace("_", " ")

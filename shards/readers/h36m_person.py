@@ -8,7 +8,7 @@ import numpy as np
 from poselib.camera import fit_aspect, project, root_box, tight_box
 from poselib.errors import InputError
 from poselib.skeleton import H36M_JOINTS, ROOT
-from shards.readers.checks import frame_fault
+from shards.readers.checks import frame_fault, size_fault
 from shards.readers.h36m_faults import Recording
 from shards.records import Skipped
 from shards.sample import Names
@@ -51,6 +51,7 @@ def make_person(
     fault = frame_fault(joints_mm) if supervised.any() else "none of its joints is known"
     if not fault and joints_mm[:, 2].min() <= 0:
         fault = "a joint lies behind the camera: pose and camera do not fit"
+    fault = fault or size_fault(lens.intrinsics, (picture.shape[1], picture.shape[0]))
     if fault:
         return Skipped(file, frame, fault)
     distortion = lens.distortion if settings.lens == "brown" else None

@@ -3,8 +3,6 @@
 A part is a run of training pictures. Only people with joints are taken; test pictures have none.
 """
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +15,8 @@ import scipy.io
 from poselib.camera import fit_aspect, tight_box
 from poselib.errors import InputError
 from poselib.skeleton import H36M_FROM_MPII, H36M_JOINTS, MPII_JOINTS
-from shards.readers.pictures import load_picture
+from shards.readers.mpii_lists import describe_split, find_list, part_of
+from shards.readers.pictures import inner_path, load_picture
 from shards.records import Skipped
 from shards.sample import Names
 from shards.settings import BuildSettings
@@ -33,7 +32,6 @@ HEAD_BIAS: Final = 0.6
 """PCKh's head size is this share of the head box' diagonal, as in the official evaluation."""
 ONE_BASED: Final = 0.5
 """Annotations count pixel centres from 1; ours sit at 0.5."""
-VALIDATION_ONE_IN: Final = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,21 +72,24 @@ def parts(settings: BuildSettings) -> list[Part]:
     """Runs of 400 training pictures in the order of the annotations.
 
     Raises:
-        InputError: the .mat cannot be read, or holds no annotated people.
+        InputError: the .mat cannot be read or holds no annotated people, or the list of validation pictures does not
+            fit it.
     """
     path = _annotation_file(settings.raw)
     if path is None:
         raise InputError(f"{settings.raw} holds no mpii_human_pose*.mat")
-    validation = _validation_names(settings.raw)
-    pictures = []
+    listed = find_list(settings)
+    pictures, names = [], set()
     for number, entry in enumerate(_training_entries(path)):
         name = str(getattr(getattr(entry, "image", None), "name", ""))
+        names.add(inner_path(name, path) if name else "")
         people, wrong = _people(entry)
         if people and not name:
             people, wrong = [], [f"training picture {number} of {path.name} has no image name"]
         if people or wrong:
-            is_validation = name in validation if validation is not None else _hash(name) % VALIDATION_ONE_IN == 0
-            pictures.append(Picture(name, "val" if is_validation else "train", tuple(people), tuple(wrong)))
+            pictures.append(Picture(name, part_of(name, listed), tuple(people), tuple(wrong)))
+    if listed:
+        listed.check_known(names)
     if not any(picture.people for picture in pictures):
         raise InputError(f"{path} holds no training picture with annotated people")
     starts = range(0, len(pictures), PICTURES_PER_PART)
@@ -123,9 +124,7 @@ def faults(settings: BuildSettings) -> tuple[str, ...]:
 
 def split(settings: BuildSettings) -> str:
     """How training and validation pictures were told apart."""
-    if _validation_names(settings.raw) is not None:
-        return "validation: the pictures that valid.json names"
-    return f"validation: one picture in {VALIDATION_ONE_IN}, by the SHA-256 of its name"
+    return describe_split(find_list(settings))
 
 
 def survey(settings: BuildSettings, part: Part) -> Survey:
@@ -145,21 +144,6 @@ READER: Final = Reader(
 def _annotation_file(raw: Path) -> Path | None:
     found = sorted(raw.glob("mpii_human_pose*.mat")) + sorted(raw.glob("mpii_human_pose*/mpii_human_pose*.mat"))
     return found[0] if found else None
-
-
-def _validation_names(raw: Path) -> set[str] | None:
-    """The pictures of the usual list file, if it lies there."""
-    for path in (raw / "annot" / "valid.json", raw / "valid.json"):
-        if path.is_file():
-            try:
-                return {PurePosixPath(entry["image"]).name for entry in json.loads(path.read_bytes())}
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{path} must be a list of objects with the key image ({error})") from error
-    return None
-
-
-def _hash(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
 def _training_entries(path: Path) -> list[Any]:

@@ -5,12 +5,12 @@
 
 One record is one person; a person of scale 1 is 200 px tall. The box moves down by 15 px per unit of scale and grows
 by 1.25, as in the official layout's reader, which gives the same samples where both lie there. There is no head box, so
-PCKh cannot be computed from this layout. Parts are those of the two lists.
+PCKh cannot be computed from this layout. Parts are those of the two lists, unless `mpii_val_list` names another.
 """
 
 import json
 from collections import defaultdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from poselib.errors import InputError
 from poselib.skeleton import MPII_JOINTS
 from shards.readers.mpii import ONE_BASED, PICTURES_PER_PART, Annotation, Picture, read, survey
+from shards.readers.mpii_lists import ValidationList, describe_split, find_list, part_of
 from shards.readers.pictures import inner_path
 from shards.settings import BuildSettings
 from shards.source import Part, Reader
@@ -34,8 +35,10 @@ def parts(settings: BuildSettings) -> list[Part]:
     """Runs of 400 pictures in the order of the lists.
 
     Raises:
-        InputError: a list cannot be read, or both name the same picture, or there are no annotated people.
+        InputError: a list cannot be read, or both name the same picture, or there are no annotated people, or
+            `mpii_val_list` does not fit them.
     """
+    listed = _own_list(settings)
     pictures: list[Picture] = []
     for part, path in _lists(settings.raw).items():
         people: dict[str, list[Annotation]] = defaultdict(list)
@@ -50,7 +53,12 @@ def parts(settings: BuildSettings) -> list[Part]:
         both = sorted(people.keys() & {picture.name for picture in pictures})
         if both:
             raise InputError(f"{path} names {both[0]}, which {LISTS['train']} names too; a picture has one part")
-        pictures += [Picture(name, part, tuple(people[name]), tuple(wrong[name])) for name in people]
+        pictures += [
+            Picture(name, part_of(name, listed) if listed else part, tuple(people[name]), tuple(wrong[name]))
+            for name in people
+        ]
+    if listed:
+        listed.check_known({PurePosixPath(picture.name).name for picture in pictures})
     if not any(picture.people for picture in pictures):
         raise InputError(f"{settings.raw / 'annot'} holds no annotated people")
     starts = range(0, len(pictures), PICTURES_PER_PART)
@@ -67,12 +75,19 @@ def faults(settings: BuildSettings) -> tuple[str, ...]:
 
 def split(settings: BuildSettings) -> str:
     """How training and validation pictures were told apart."""
+    listed = _own_list(settings)
+    if listed:
+        return describe_split(listed)
     return f"training and validation: the pictures of {' and '.join(p.name for p in _lists(settings.raw).values())}"
 
 
 READER: Final = Reader(
     "mpii", "people", "annot/train.json or valid.json beside images/", detect, parts, read, faults, split, survey
 )
+
+
+def _own_list(settings: BuildSettings) -> ValidationList | None:
+    return find_list(settings) if settings.mpii_val_list is not None else None
 
 
 def _lists(raw: Path) -> dict[str, Path]:
