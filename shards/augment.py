@@ -1,8 +1,8 @@
-"""The plan of a micro-batch: where each crop looks, what its colours and targets become. Pure NumPy, no pictures.
+"""The plan of a micro-batch: where each crop looks, what is pasted over it, what its colours and targets become.
 
 Every draw comes from a counter-based generator keyed by (seed, source, pass, sample), and each kind of augmentation has
-its own places among a sample's draws. So a sample's augmentation does not depend on its batch, its rank, a restart, or
-on which other augmentations are switched on.
+its own places among a sample's draws; new kinds take new places behind the old ones. So a sample's augmentation does
+not depend on its batch, its rank, a restart, or on which other augmentations are switched on. Pure NumPy, no pictures.
 """
 
 import math
@@ -16,13 +16,18 @@ from poselib.errors import InputError
 from poselib.settings import ModelSettings
 from poselib.skeleton import mirror_permutation
 from poselib.volume import encode
+from shards.occlude import OCCLUDER_DRAWS, Bank, Occlusions, draw_occlusions
 from shards.order import Draws
 from shards.sample import unpack
-from shards.settings import AugmentSettings, CropSettings
+from shards.settings import PRESETS, AugmentSettings, CropSettings
 
-NO_AUGMENTATION = AugmentSettings(flip=0.0, color=0.0)
-_DRAWS = 7  # uniform numbers per sample: flip, three colour gains, zoom, whether and how far to turn
+NO_AUGMENTATION = PRESETS["none"]
 _MIRROR = mirror_permutation()
+
+# Places of a sample's uniform numbers.
+_FLIP, _GAINS, _ZOOM, _TURNS, _ANGLE, _RECOLOURS, _ZOOMS = 0, slice(1, 4), 4, 5, 6, 7, 8
+_OCCLUDERS = slice(9, 9 + OCCLUDER_DRAWS)
+_DRAWS = _OCCLUDERS.stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +38,9 @@ class Plan:
         stored_from_crop: float32 `b 2 3`, takes crop pixels to pixels of the stored picture; mirroring is in it.
         gains: float32 `b 3`, factor of each colour channel.
         zoom: float32 `b`, how much larger the person is in the crop than without augmentation.
+        angle: float32 `b`, how far the crop's content is turned, rad, clockwise before mirroring.
+        mirrored: bool `b`.
+        occlusions: what is pasted over the crops, in crop pixels: neither mirrored nor zoomed nor turned.
         targets: float32 `b 17 3`, u v z of the volume, left and right swapped where mirrored.
         weights: float32 `b 17 3`, 0 where a coordinate is not supervised.
         vectors: float32 `b n`, the samples' numbers, see `shards.sample.NUMERIC`.
@@ -41,6 +49,9 @@ class Plan:
     stored_from_crop: np.ndarray
     gains: np.ndarray
     zoom: np.ndarray
+    angle: np.ndarray
+    mirrored: np.ndarray
+    occlusions: Occlusions
     targets: np.ndarray
     weights: np.ndarray
     vectors: np.ndarray
@@ -53,6 +64,7 @@ def plan(
     crop: CropSettings,
     model: ModelSettings,
     seed: int,
+    bank: Bank | None = None,
 ) -> Plan:
     """The plan for stored samples.
 
@@ -63,19 +75,15 @@ def plan(
         crop: how crops are cut.
         model: the crop's size and the volume.
         seed: of the run.
+        bank: objects to paste, where the settings ask for them.
+
+    Raises:
+        InputError: objects are asked for, and there is no bank.
     """
     arrays = unpack(vectors)
     uniform = _uniform(draws, seed)
-    amount = {
-        name: np.array([getattr(augment[s], name) for s in draws.source])
-        for name in ("flip", "color", "zoom", "rotation_deg", "rotation")
-    }
-    mirrored = uniform[:, 0] < amount["flip"]
-    gains = 1 + amount["color"][:, None] * (2 * uniform[:, 1:4] - 1)
-    zoom = 1 + amount["zoom"] * (2 * uniform[:, 4] - 1)
-    turned = uniform[:, 5] < amount["rotation"]
-    angle = np.deg2rad(turned * amount["rotation_deg"] * (2 * uniform[:, 6] - 1))
-
+    settings = [augment[source] for source in draws.source]
+    mirrored, gains, zoom, angle = _draw(uniform, settings)
     crop_from_stored = compose_affine(
         turn_matrices(zoom, angle, model), crop_matrices(arrays["box"].astype(np.float64), crop, model)
     )
@@ -96,6 +104,9 @@ def plan(
         stored_from_crop=invert_affine(crop_from_stored).astype(np.float32),
         gains=gains.astype(np.float32),
         zoom=zoom.astype(np.float32),
+        angle=angle.astype(np.float32),
+        mirrored=mirrored,
+        occlusions=draw_occlusions(uniform[:, _OCCLUDERS], settings, bank, model.crop_width, model.crop_height),
         targets=targets.astype(np.float32),
         weights=weights.astype(np.float32),
         vectors=vectors,
@@ -131,7 +142,8 @@ def needed_cover(augment: AugmentSettings, crop: CropSettings, model: ModelSetti
     # Crops turn in their own pixels, which a stretched crop has fewer of along one side.
     wide = width * (cos + sin / model.aspect).max()
     high = height * (cos + sin * model.aspect).max()
-    return float(wide / (1 - augment.zoom)), float(high / (1 - augment.zoom))
+    smallest = 1 - (augment.zoom if augment.zoom_p else 0.0)
+    return float(wide / smallest), float(high / smallest)
 
 
 def check_cover(
@@ -159,8 +171,26 @@ def check_cover(
         )
 
 
+def _draw(
+    uniform: np.ndarray, settings: Sequence[AugmentSettings]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Whether crops are mirrored `b`, their colour gains `b 3`, zoom `b` and angle `b` (rad)."""
+    amount = {
+        name: np.array([getattr(one, name) for one in settings])
+        for name in ("flip", "color", "color_p", "zoom", "zoom_p", "rotation_deg", "rotation")
+    }
+    mirrored = uniform[:, _FLIP] < amount["flip"]
+    color = amount["color"] * (uniform[:, _RECOLOURS] < amount["color_p"])
+    gains = 1 + color[:, None] * (2 * uniform[:, _GAINS] - 1)
+    zooms = uniform[:, _ZOOMS] < amount["zoom_p"]
+    zoom = 1 + zooms * amount["zoom"] * (2 * uniform[:, _ZOOM] - 1)
+    turned = uniform[:, _TURNS] < amount["rotation"]
+    angle = np.deg2rad(turned * amount["rotation_deg"] * (2 * uniform[:, _ANGLE] - 1))
+    return mirrored, gains, zoom, angle
+
+
 def _uniform(draws: Draws, seed: int) -> np.ndarray:
-    """Uniform numbers in [0, 1) `b _DRAWS`, keyed by (seed, source, pass, sample)."""
+    """Uniform numbers in [0, 1) `b n`, keyed by (seed, source, pass, sample)."""
     rows = np.empty((len(draws.sample), _DRAWS))
     for row, place in enumerate(zip(draws.sample, draws.turn, draws.source, strict=True)):
         bits = np.random.Philox(key=seed, counter=[0, *map(int, place)])

@@ -4,18 +4,20 @@ The way of a micro-batch:
 
     order    which samples: `Draws`, from the place in the run alone                 (shards.order)
     read     their JPEG bytes and numbers: one read each                            (shards.manifest)
-    plan     crop matrices, colour gains, targets, weights                           (shards.augment)
-    DALI     decode and warp: uint8 `b h w 3`                                        (shards.pipeline)
+    plan     crop matrices, pasted objects, colour gains, targets, weights           (shards.augment)
+    DALI     decode, warp, paste: uint8 `b h w 3`                                    (shards.pipeline)
     Batch    pictures and targets on the device; gain and normalisation there        (here)
 
-Reading and planning happen in the caller's thread, `prefetch` batches before DALI's result is asked for; decoding and
-warping in DALI's threads. A loader has no position of its own: whoever resumes hands in the draws that are left.
+Reading and planning happen in the caller's thread, `prefetch` batches before DALI's result is asked for; decoding,
+warping and pasting in DALI's threads. A loader has no position of its own: whoever resumes hands in the draws that are
+left.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,8 +28,9 @@ from poselib.errors import InputError
 from poselib.settings import ModelSettings
 from shards.augment import Plan, plan
 from shards.manifest import ShardSet
+from shards.occlude import Bank, Layers, layers, most_occluders
 from shards.order import Draws
-from shards.pipeline import build_pipeline
+from shards.pipeline import Feed, build_pipeline
 from shards.settings import AugmentSettings, CropSettings, LoaderSettings
 
 _MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB, of values in [0, 1]
@@ -87,6 +90,7 @@ def load_batches(
     device: torch.device,
     seed: int = 0,
     threads: int = 1,
+    bank: Bank | None = None,
 ) -> Iterator[Batch]:
     """The batches of `draws`, in their order.
 
@@ -100,12 +104,16 @@ def load_batches(
         device: of the training.
         seed: of the augmentation.
         threads: CPU threads where the settings leave them open.
+        bank: objects to paste, where a source's settings ask for them.
+
+    However the iterator is left, at its end, early or by an exception, the graph's threads end with it.
     """
     pending: deque[tuple[Draws, Plan]] = deque()
     augment = [source.augment for source in sources]
-    feed = _feed(sources, iter(draws), pending, lambda v, d: plan(v, d, augment, crop, model, seed))
+    objects = most_occluders(augment)
+    feed = _feed(sources, iter(draws), pending, lambda v, d: plan(v, d, augment, crop, model, seed, bank), bank)
     on_gpu = settings.device == "gpu" or (settings.device == "auto" and device.type == "cuda")
-    pipeline = build_pipeline(
+    graph = build_pipeline(
         feed,
         batch,
         model.crop_width,
@@ -114,16 +122,19 @@ def load_batches(
         device.index or 0,
         settings.threads or threads,
         settings.prefetch,
+        objects,
+        settings.hw_decoder_load,
     )
-    while True:
-        try:
-            (pictures,) = pipeline.run()
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            raise _undecodable(sources, pending[0][0], error) from error
-        drawn, planned = pending.popleft()
-        yield _to_batch(pictures, drawn, planned, device)
+    with graph:
+        while True:
+            try:
+                pictures = graph.run()
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                raise _undecodable(sources, pending[0][0], error) from error
+            drawn, planned = pending.popleft()
+            yield _to_batch(pictures, drawn, planned, device)
 
 
 def _feed(
@@ -131,15 +142,16 @@ def _feed(
     draws: Iterator[Draws],
     pending: "deque[tuple[Draws, Plan]]",
     make_plan: Callable[[np.ndarray, Draws], Plan],
-) -> Callable[[], tuple[list[np.ndarray], np.ndarray]]:
+    bank: Bank | None,
+) -> Feed:
     """DALI's external source: reads and plans the next micro-batch and notes it in `pending`."""
 
-    def feed() -> tuple[list[np.ndarray], np.ndarray]:
+    def feed() -> tuple[list[np.ndarray], np.ndarray, Layers | None]:
         drawn = next(draws)
         jpegs, vectors = read(sources, drawn)
         planned = make_plan(vectors, drawn)
         pending.append((drawn, planned))
-        return jpegs, planned.stored_from_crop
+        return jpegs, planned.stored_from_crop, layers(bank, planned.occlusions) if bank else None
 
     return feed
 
@@ -175,11 +187,24 @@ def _undecodable(sources: Sequence[Source], draws: Draws, error: RuntimeError) -
     )
 
 
-def _to_batch(pictures: object, draws: Draws, planned: Plan, device: torch.device) -> Batch:
-    """DALI's output as tensors on `device`; GPU memory is copied, for DALI uses it again."""
-    tensor = torch.from_dlpack(pictures.as_tensor()).to(device, copy=True)  # type: ignore[attr-defined]
+def _to_batch(pictures: Any, draws: Draws, planned: Plan, device: torch.device) -> Batch:
+    """DALI's output and its plan on `device`."""
     gains, targets, weights = (
         torch.from_numpy(array).to(device, non_blocking=True)
         for array in (planned.gains, planned.targets, planned.weights)
     )
-    return Batch(tensor, gains, targets, weights, draws, planned)
+    return Batch(_own(pictures, device), gains, targets, weights, draws, planned)
+
+
+def _own(pictures: Any, device: torch.device) -> UInt8[torch.Tensor, "b h w 3"]:
+    """A copy of DALI's output on `device`: DALI writes to its memory again as soon as it is asked for more."""
+    if not torch.from_dlpack(pictures.as_tensor()).is_cuda:
+        return torch.from_dlpack(pictures.as_tensor()).to(device, copy=True)
+    # On a stream of its own the copy does not queue behind the training's kernels, so it can be waited for.
+    side = torch.cuda.Stream(device if device.type == "cuda" else None)
+    with torch.cuda.stream(side):
+        own = torch.from_dlpack(pictures.as_tensor()).to(device, copy=True)
+    side.synchronize()
+    if own.is_cuda:
+        own.record_stream(torch.cuda.current_stream(device))
+    return own

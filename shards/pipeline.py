@@ -1,7 +1,10 @@
-"""The DALI graph: encoded crops and matrices in, uint8 crops out. DALI only moves pixels; the plan decides.
+"""The DALI graph: encoded crops, matrices and objects in, uint8 crops out. DALI only moves pixels; the plan decides.
 
-One graph for both devices: external source, decode, one warp. On the GPU decoding is `mixed` (JPEG engines, then CUDA)
-and the warp is DALI's. On the CPU the warp is OpenCV's inside the graph: DALI's own was measured 3 to 4 times slower.
+One graph for both devices: external source, decode, one warp (crop, zoom, rotation and mirror in one matrix), then the
+objects, one over the other. On the GPU decoding is `mixed` (JPEG engines, then CUDA), and warp and paste are DALI's:
+each object is warped onto the crop's canvas and blended by arithmetic, and only for those crops of a batch that have
+as many objects. On the CPU both are OpenCV's inside the graph: DALI's own warp was measured 3 to 4 times slower there,
+and an object costs its own rectangle alone. A run without objects has no nodes for them.
 """
 
 from collections.abc import Callable
@@ -10,10 +13,41 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from nvidia.dali import fn, pipeline_def
-from nvidia.dali.types import DALIImageType, DALIInterpType
+from nvidia.dali.types import DALIDataType, DALIImageType, DALIInterpType
 
-Feed = Callable[[], tuple[list[np.ndarray], np.ndarray]]
-"""Gives the next micro-batch: JPEG bytes (uint8 `n` each) and `stored_from_crop` matrices (float32 `b 2 3`)."""
+from shards.occlude import Layers, paste
+
+Feed = Callable[[], tuple[list[np.ndarray], np.ndarray, Layers | None]]
+"""Gives the next micro-batch: JPEG bytes (uint8 `n` each), `stored_from_crop` matrices (float32 `b 2 3`), and what is
+pasted, None where the graph was built for no objects. Raises StopIteration at the end."""
+
+
+class Graph:
+    """A running DALI graph; a context manager, for its threads must end before what they call into."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+
+    def run(self) -> Any:
+        """The next crops, uint8 `b h w 3` RGB, as a DALI tensor list that the next call overwrites.
+
+        Raises:
+            StopIteration: the feed has ended, and all its batches were handed out.
+            RuntimeError: a picture cannot be decoded.
+        """
+        return self._pipeline.run()[0]
+
+    def close(self) -> None:
+        """Wait for the batch in work, drop those made ahead, and end all threads. May be called again."""
+        self._pipeline._shutdown()
+
+    def __enter__(self) -> "Graph":
+        """The graph itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End all threads, whatever happened."""
+        self.close()
 
 
 def build_pipeline(
@@ -25,21 +59,39 @@ def build_pipeline(
     device_id: int,
     threads: int,
     prefetch: int,
-) -> Any:
-    """A built DALI pipeline whose `run()` returns crops, uint8 `b h w 3` RGB, on `device`.
+    objects: int = 0,
+    hw_decoder_load: float = 0.65,
+) -> Graph:
+    """A built DALI graph.
 
     Args:
         feed: called once per micro-batch, `prefetch` batches ahead.
         batch: largest micro-batch.
         width: of the crop, px.
         height: of the crop, px.
-        device: where pixels are decoded and warped.
+        device: where pixels are decoded, warped and pasted, and where the crops lie then.
         device_id: which GPU.
         threads: CPU threads.
         prefetch: batches made ahead.
+        objects: most objects on a crop.
+        hw_decoder_load: share of the pictures that go to the GPU's JPEG engines.
     """
-
     cv2.setNumThreads(1)  # DALI's threads are the parallelism; OpenCV's own would fight over the same cores
+    on_gpu = device == "gpu"
+    define = _dali_graph if on_gpu else _opencv_graph
+    settings = {
+        "batch_size": batch,
+        "num_threads": threads,
+        "device_id": device_id if on_gpu else None,
+        "prefetch_queue_depth": prefetch,
+    }
+    pipeline = define(feed, width, height, objects, hw_decoder_load)(**settings)
+    pipeline.build()
+    return Graph(pipeline)
+
+
+def _opencv_graph(feed: Feed, width: int, height: int, objects: int, _: float) -> Callable[..., Any]:
+    """The graph of the CPU."""
 
     def warp(picture: np.ndarray, stored_from_crop: np.ndarray) -> np.ndarray:
         # Our pixel centres sit at +0.5, OpenCV's at integers.
@@ -47,27 +99,100 @@ def build_pipeline(
         matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - [0.5, 0.5]
         return cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
-    @pipeline_def(
-        batch_size=batch,
-        num_threads=threads,
-        device_id=device_id if device == "gpu" else None,  # type: ignore[arg-type]
-        prefetch_queue_depth=prefetch,
-    )
-    def graph() -> Any:
-        encoded, matrices = fn.external_source(feed, num_outputs=2, batch=True)
-        if device == "cpu":
-            pictures = fn.decoders.image(encoded, device="cpu", output_type=DALIImageType.RGB)
-            return fn.python_function(pictures, matrices, function=warp, num_outputs=1)
-        pictures = fn.decoders.image(encoded, device="mixed", output_type=DALIImageType.RGB)
-        return fn.warp_affine(
-            pictures,
-            matrices.gpu(),
-            size=[height, width],
-            inverse_map=True,
-            interp_type=DALIInterpType.INTERP_LINEAR,
-            fill_value=0,
-        )
+    def warp_and_paste(
+        picture: np.ndarray, stored_from_crop: np.ndarray, pixels: np.ndarray, sizes: np.ndarray, maps: np.ndarray
+    ) -> np.ndarray:
+        crop = warp(picture, stored_from_crop)
+        start = 0
+        for (rows, columns), object_from_crop in zip(sizes.tolist(), maps[: len(sizes)], strict=True):
+            stop = start + rows * columns * 4
+            paste(crop, pixels[start:stop].reshape(rows, columns, 4), object_from_crop)
+            start = stop
+        return crop
 
-    pipeline = graph()
-    pipeline.build()
-    return pipeline
+    @pipeline_def
+    def graph() -> Any:
+        encoded, *rest = fn.external_source(_packed(feed, objects), num_outputs=5 if objects else 2)
+        pictures = fn.decoders.image(encoded, device="cpu", output_type=DALIImageType.RGB)
+        return fn.python_function(pictures, *rest, function=warp_and_paste if objects else warp, num_outputs=1)
+
+    return graph
+
+
+def _dali_graph(
+    feed: Feed, width: int, height: int, objects: int, hw_decoder_load: float, on_gpu: bool = True
+) -> Callable[..., Any]:
+    """The graph of the GPU; `on_gpu=False` runs the same operators on the CPU, which tests can do without a GPU."""
+    layouts = ["", "", *[""] * objects, *["HWC"] * objects, ""] if objects else ["", ""]
+
+    def place(node: Any) -> Any:
+        return node.gpu() if on_gpu else node
+
+    @pipeline_def(enable_conditionals=True)
+    def graph() -> Any:
+        inputs = fn.external_source(_layered(feed, objects), num_outputs=len(layouts), layout=layouts)
+        crop = _warp(_decode(inputs[0], on_gpu, hw_decoder_load), place(inputs[1]), width, height)
+        for layer in range(objects):
+            if inputs[-1] > layer:  # a crop with fewer objects takes no part: nothing is copied or computed for it
+                matrix, picture = place(inputs[2 + layer]), place(inputs[2 + objects + layer])
+                crop = _blend(crop, _warp(picture, matrix, width, height))
+        return crop
+
+    return graph
+
+
+def _decode(encoded: Any, on_gpu: bool, hw_decoder_load: float) -> Any:
+    """DALI nodes: uint8 `h w 3` RGB."""
+    if on_gpu:
+        return fn.decoders.image(
+            encoded, device="mixed", output_type=DALIImageType.RGB, hw_decoder_load=hw_decoder_load
+        )
+    return fn.decoders.image(encoded, device="cpu", output_type=DALIImageType.RGB)
+
+
+def _warp(picture: Any, matrix: Any, width: int, height: int) -> Any:
+    """DALI nodes: the picture on a canvas, 0 where it has nothing; `matrix` leads from the canvas to the picture."""
+    return fn.warp_affine(
+        picture,
+        matrix,
+        size=[height, width],
+        inverse_map=True,
+        interp_type=DALIInterpType.INTERP_LINEAR,
+        fill_value=0,
+    )
+
+
+def _blend(crop: Any, layer: Any) -> Any:
+    """DALI nodes: a premultiplied RGBA layer over a crop; rounded and clamped."""
+    return fn.cast(crop * (1.0 - layer[:, :, 3:] / 255.0) + layer[:, :, :3], dtype=DALIDataType.UINT8)
+
+
+def _packed(feed: Feed, objects: int) -> Callable[[], tuple[Any, ...]]:
+    """The feed with the objects of each crop as one array, for a node takes a fixed number of inputs."""
+
+    def source() -> tuple[Any, ...]:
+        jpegs, matrices, layers = feed()
+        if not objects or layers is None:
+            return jpegs, matrices
+        pixels = [np.concatenate([np.empty(0, np.uint8), *map(np.ravel, parts)]) for parts in layers.pictures]
+        sizes = [np.array([part.shape[:2] for part in parts], np.int32).reshape(-1, 2) for parts in layers.pictures]
+        return jpegs, matrices, pixels, sizes, layers.object_from_crop
+
+    return source
+
+
+def _layered(feed: Feed, objects: int) -> Callable[[], tuple[Any, ...]]:
+    """The feed with the objects by layer: the maps and pictures of all first ones, of all second ones; then counts."""
+    none = np.zeros((1, 1, 4), np.uint8)
+
+    def source() -> tuple[Any, ...]:
+        jpegs, matrices, layers = feed()
+        if not objects or layers is None:
+            return jpegs, matrices
+        maps = [np.ascontiguousarray(layers.object_from_crop[:, layer]) for layer in range(objects)]
+        pictures = [
+            [parts[layer] if layer < len(parts) else none for parts in layers.pictures] for layer in range(objects)
+        ]
+        return jpegs, matrices, *maps, *pictures, np.array([len(parts) for parts in layers.pictures], np.int32)
+
+    return source
