@@ -9,8 +9,10 @@ from cluster.settings import Part, Run
 from poselib.errors import InputError
 from shards.augment import NO_AUGMENTATION, check_cover
 from shards.loader import Source
-from shards.manifest import ShardSet
+from shards.manifest import ShardSet, open_manifest
+from shards.occlude import Bank, open_bank
 from shards.order import Order, slots_per_epoch
+from shards.records import Manifest
 from shards.sample import unpack
 from shards.settings import AugmentSettings
 
@@ -25,23 +27,27 @@ class RunData:
         train: Human3.6M first, then MPII where it takes part.
         val: Human3.6M's validation subjects; None where the split has none.
         order: of the training.
+        occluders: the bank that is pasted from; None where no source pastes objects.
     """
 
     train: tuple[Source, ...]
     val: Source | None
     order: Order
+    occluders: Manifest | None = None
 
     @property
     def shard_sets(self) -> list[str]:
-        """The hashes of the sets that train, in the order of the sources."""
-        return [source.shards.manifest.set_hash for source in self.train]
+        """The hashes of the sets that train, in the order of the sources; the occluder bank's behind them."""
+        manifests = [source.shards.manifest for source in self.train]
+        return [manifest.set_hash for manifest in (*manifests, *([self.occluders] if self.occluders else []))]
 
 
 def open_data(run: Run) -> RunData:
     """The sources and the order of a run.
 
     Raises:
-        InputError: a shard set is missing, damaged, of another kind, covers too little or holds none of the subjects.
+        InputError: a shard set is missing, damaged, of another kind, covers too little or holds none of the subjects;
+            or objects are to be pasted and there is no bank of them.
     """
     h36m = _open(run.data.h36m, "h36m", run, run.augment)
     rows = h36m.select(run.data.subjects("train"), run.data.every_train)
@@ -53,7 +59,13 @@ def open_data(run: Run) -> RunData:
         ratios = (1.0, run.data.mpii_ratio) if run.data.mpii_ratio else ()
     sizes = tuple(len(source.rows) for source in train)
     order = Order(run.seed, sizes, slots_per_epoch(sizes, ratios), run.batch.micro)
-    return RunData(tuple(train), evaluation_source(run, "val") if run.data.subjects("val") else None, order)
+    val = evaluation_source(run, "val") if run.data.subjects("val") else None
+    return RunData(tuple(train), val, order, _occluders(run, train))
+
+
+def load_bank(run: Run, data: RunData) -> Bank | None:
+    """The objects that a run pastes, in memory; None where it pastes none."""
+    return open_bank(run.data.voc) if data.occluders and run.data.voc else None
 
 
 def evaluation_source(run: Run, part: Part, folder: Path | None = None) -> Source:
@@ -81,3 +93,18 @@ def _open(folder: Path, source: str, run: Run, augment: AugmentSettings = NO_AUG
     manifest = shards.manifest
     check_cover((manifest.cover_width, manifest.cover_height), augment, run.crop, run.model, str(folder))
     return shards
+
+
+def _occluders(run: Run, train: list[Source]) -> Manifest | None:
+    """The manifest of the occluder bank, where a source needs one."""
+    if not any(source.augment.occluders for source in train):
+        return None
+    if run.data.voc is None:
+        raise InputError(
+            "augment.occluders pastes objects over people, but data.voc names no bank of them; build one with"
+            " `pose shards build VOC2012 shards/voc`, or set augment.occluders to 0"
+        )
+    manifest = open_manifest(run.data.voc)
+    if manifest.kind != "occluders":
+        raise InputError(f"{run.data.voc} holds {manifest.kind}; data.voc needs occluders")
+    return manifest
