@@ -2,17 +2,20 @@
 
 from cluster.data import open_data
 from cluster.settings import Run
+from cluster.weights import check_start
 from shards.order import share
 
 
 def check(run: Run, world_size: int) -> None:
-    """Refuse a run whose data, batch or folder do not fit a world.
+    """Refuse a run whose data, batch, first weights or folder do not fit a world; weights are downloaded here.
 
     Raises:
         InputError: one line that says what is wrong and what would fit.
     """
     open_data(run)
     share(0, global_batch(run, world_size) // run.batch.micro, 0, world_size)
+    if not any((run.folder / "checkpoints").glob("step-*")):  # else it goes on from its own weights
+        check_start(run)
 
 
 def global_batch(run: Run, world_size: int) -> int:

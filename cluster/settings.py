@@ -5,12 +5,13 @@ Python needs in `global_`, is dropped there: `batch.global`.
 """
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from cluster.tracking.settings import TrackingSettings
-from poselib.settings import LossSettings, ModelSettings, check_at_least
+from poselib.settings import Backbone, LossSettings, ModelSettings, check_at_least
 from shards.settings import AugmentSettings, CropSettings, LoaderSettings, StudioSettings
 
 Split = Literal["eth", "trainval", "protocol1", "protocol2"]
@@ -22,6 +23,17 @@ SPLITS: dict[str, dict[str, tuple[str, ...]]] = {
     "protocol2": {"train": ("S1", "S5", "S6", "S7", "S8"), "val": (), "test": ("S9", "S11")},
 }
 """Human3.6M's subjects by split and part. Where `val` is empty nothing is left to select on: the last epoch counts."""
+NetworkPart = Literal["backbone", "pyramid", "upsampling", "head"]
+IMAGENET: Final[dict[Backbone, str]] = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet34": "resnet34-b627a593.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+    "resnet101": "resnet101-63fe2227.pth",
+    "resnet152": "resnet152-394f9c45.pth",
+    "botnet50": "resnet50-0676ba61.pth",
+}
+"""torchvision's files of ImageNet weights (V1), of width 64; each name ends in the first digits of its SHA-256.
+BoTNet-50 takes ResNet-50's but for its attention."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +196,11 @@ class Run:
         name: of the run and its folder.
         runs_dir: where runs live.
         seed: of weights, order and augmentation.
+        weights: what the backbone starts from: `none` is random, `imagenet` torchvision's weights; else a file (.pth,
+            .safetensors) or a URL of such weights.
+        weights_sha256: first digits of that file's SHA-256, 8 to 64 of them.
+        init_from: another run's folder (its best weights) or .safetensors file: the whole network starts from it.
+        init_fresh: parts of the network that start at random in spite of `init_from`.
         epochs: how long to train; `epoch` is one pass over Human3.6M, or over both sets when concatenated.
         validate_every: validate after each n-th epoch.
         log_every: steps between two entries of the training curves.
@@ -205,6 +222,10 @@ class Run:
     data: DataSettings
     runs_dir: Path = Path("runs")
     seed: int = 0
+    weights: str = "none"
+    weights_sha256: str = ""
+    init_from: Path | None = None
+    init_fresh: tuple[NetworkPart, ...] = ()
     epochs: int = 70
     validate_every: int = 1
     log_every: int = 10
@@ -227,11 +248,43 @@ class Run:
         check_at_least(self, 1, "epochs", "validate_every", "log_every")
         check_at_least(self, 0, "seed")
         self.loss.check(self.model)
+        self._check_weights()
+        if self.init_from is not None and self.weights != "none":
+            raise ValueError("init_from must not stand beside weights: set that to none, or leave this out")
+        if self.init_fresh and self.init_from is None:
+            raise ValueError("init_fresh must stay empty without init_from: every part starts fresh then")
+
+    def _check_weights(self) -> None:
+        """Whether the backbone can start as `weights` says, as far as names tell."""
+        wanted, model = self.weights, self.model
+        if wanted == "imagenet" and (model.backbone not in IMAGENET or model.width != 64):
+            raise ValueError(
+                f"weights must be none, a file or a URL for model.backbone {model.backbone} of model.width"
+                f" {model.width}: ImageNet weights exist for {', '.join(IMAGENET)} of width 64"
+            )
+        is_url = "://" in wanted
+        if not wanted or (is_url and not wanted.startswith(("https://", "http://"))):
+            raise ValueError(f"weights must be none, imagenet, a file or a http(s) URL, not {wanted!r}")
+        if self.weights_sha256 and not re.fullmatch("[0-9a-fA-F]{8,64}", self.weights_sha256):
+            raise ValueError(f"weights_sha256 must be 8 to 64 hexadecimal digits, not {self.weights_sha256!r}")
+        if self.weights_sha256 and wanted in ("none", "imagenet"):
+            raise ValueError(f"weights_sha256 must stay empty for weights {wanted}: it belongs to a file or URL")
+        if is_url and not (self.weights_sha256 or sha256_in_name(wanted)):
+            raise ValueError(
+                "weights_sha256 must be given for a URL that does not end in the file's first digits, as"
+                " resnet50-0676ba61.pth does"
+            )
 
     @property
     def folder(self) -> Path:
         """Where everything that the run leaves behind stands."""
         return self.runs_dir / self.name
+
+
+def sha256_in_name(name: str) -> str:
+    """The digits of its SHA-256 that torchvision's file names end in, or nothing."""
+    found = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
+    return found[1] if found else ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from cluster.config import flatten
 from cluster.data import RunData, mean_pose_mm, open_data
 from cluster.engine.batchnorm import combine_statistics
 from cluster.engine.checkpoint import Checkpoints
-from cluster.engine.engine import Engine, choose_device, join_world, leave_world
+from cluster.engine.engine import Engine, check_precision, choose_device, join_world, leave_world
 from cluster.evaluate import Predictions, evaluation_batches, predict
 from cluster.loop import Step, train_loop
 from cluster.preemption import StopFlag
@@ -27,7 +28,7 @@ from cluster.settings import Run
 from cluster.tracking.handle import start_delivery
 from cluster.tracking.journal import Journal, NullJournal
 from cluster.tracking.provenance import provenance_tags
-from cluster.weights import BEST, LAST, SavedModel, save_model
+from cluster.weights import BEST, LAST, SavedModel, Start, save_model, share_from_main, start
 from cluster.world import World, cores_per_rank
 from poselib.errors import InputError
 from poselib.losses import compute_loss
@@ -46,7 +47,7 @@ def train_rank(run: Run, world: World) -> None:
     join_world(world, run.engine, device)
     try:
         with ExitStack() as stack:
-            run = _from_main(lambda: _claim(run, world, stack), world)
+            run = _from_main(lambda: _claim(run, world, device, stack), world)
             Training(run, world, device).run_to_end(stack.enter_context(StopFlag()))
     except RuntimeError as error:
         # Gloo and NCCL report a peer that is gone in words; whoever went has said why.
@@ -76,14 +77,19 @@ class Training:
         )
         torch.manual_seed(run.seed)
         network = PoseNetwork(run.model)
+        self.checkpoints = Checkpoints(run.folder / "checkpoints", world.rank, run.checkpoint.keep)
+        newest = _from_main(self.checkpoints.newest, world)
+        # One that resumes brings its own weights; the files it once started from may be gone.
+        self.origin = Start() if newest else _from_main(lambda: start(network, run), world)
+        if self.origin.tags:
+            share_from_main(network.to(device))
         optimizer = torch.optim.Adam(network.parameters(), lr=run.optimizer.lr, betas=run.optimizer.betas)
         self.engine = Engine(
             network, optimizer, run.engine, world, run.batch.micro, accumulation, run.optimizer.clip, device
         )
         self.network = network
-        self.checkpoints = Checkpoints(run.folder / "checkpoints", world.rank, run.checkpoint.keep)
         self.journal = Journal(run.folder) if world.is_main else NullJournal()
-        self.start, self.best_mm, self.best_step = self._resume()
+        self.start, self.best_mm, self.best_step = self._resume(newest)
         self.progress = TrainingProgress(self.schedule.steps, self.start, run.batch.global_, world.is_main)
         self.mean_pose = mean_pose_mm(self.data.train[0]) if world.is_main else np.zeros((17, 3))
 
@@ -187,9 +193,8 @@ class Training:
         if self.world.is_main:
             save_model(self.run.folder / name, SavedModel(self.network, step, score_mm, self.mean_pose))
 
-    def _resume(self) -> tuple[int, float, int]:
-        """Restore the newest whole checkpoint: steps done, best validation score and its step."""
-        path = _from_main(self.checkpoints.newest, self.world)
+    def _resume(self, path: Path | None) -> tuple[int, float, int]:
+        """Restore a checkpoint: steps done, best validation score and its step."""
         if path is None:
             self.journal.rewind(0)  # a start that was killed before its first checkpoint is void
             return 0, math.inf, 0
@@ -209,7 +214,8 @@ class Training:
         self.journal.status("running")
         sizes = " + ".join(f"{len(s.rows)} {s.shards.manifest.source}" for s in self.data.train)
         where = f"resuming after step {self.start} of" if self.start else "training for"
-        for notice in run.model.notices:
+        self.journal.tags(self.origin.tags)
+        for notice in (*run.model.notices, *self.origin.lines):
             self.progress.say(notice)
         self.progress.say(
             f"{run.folder}: {where} {self.schedule.steps} steps of {run.batch.global_} on {sizes} samples,"
@@ -229,8 +235,9 @@ class Training:
             self.progress.say(f"trained: {folder}; next: pose eval {folder}")
 
 
-def _claim(run: Run, world: World, stack: ExitStack) -> Run:
+def _claim(run: Run, world: World, device: torch.device, stack: ExitStack) -> Run:
     """Check what the run needs, then hold its folder until `stack` closes, and claim it."""
+    check_precision(run.engine.precision, device)
     check(run, world.size)
     stack.enter_context(held(run.folder))
     return claim(run, global_batch(run, world.size))

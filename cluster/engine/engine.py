@@ -32,6 +32,23 @@ def choose_device(setting: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+def check_precision(setting: str, device: torch.device) -> None:
+    """Refuse a precision that the device would only imitate.
+
+    Raises:
+        InputError: bf16 on a GPU without it. CPUs compute it all, some slowly.
+    """
+    if setting != "bf16" or device.type != "cuda":
+        return
+    with torch.cuda.device(device):
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    if not able:
+        raise InputError(
+            f"engine.precision must be fp32 on {torch.cuda.get_device_name(device)}, not bf16: GPUs compute that from"
+            " compute capability 8.0 on (A100, RTX 30, and newer)"
+        )
+
+
 def join_world(world: World, settings: EngineSettings, device: torch.device) -> None:
     """Connect this process with the others and fix its threads."""
     torch.set_num_threads(settings.threads or cores_per_rank(world))
