@@ -5,7 +5,7 @@ frame, and only wanted frames are converted.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,8 +19,9 @@ from poselib.errors import InputError
 from poselib.skeleton import H36M_FROM_RAW32
 from shards.readers.checks import FORMULAS, camera_position, choose_convention, skeleton_fault
 from shards.readers.h36m_faults import RELEASE_NAMES, Recording, corrected, fault_lines, left_out
-from shards.readers.h36m_metadata import Camera, guess_take, read_metadata
+from shards.readers.h36m_metadata import Camera, Metadata, guess_take, read_metadata
 from shards.readers.h36m_person import Lens, check_subjects, is_wanted, make_person
+from shards.readers.video import decode, open_video
 from shards.records import Skipped
 from shards.settings import BuildSettings
 from shards.source import Part, Person, Reader, Survey
@@ -28,8 +29,6 @@ from shards.table import natural_order
 
 POSES: Final = "MyPoseFeatures/D3_Positions"
 RAW_JOINTS: Final = 32
-COUNTS_DIFFER: Final = 0.1
-"""Videos of the release run on for some frames after the last pose; beyond this share they belong to another pose."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +59,7 @@ def detect(raw: Path) -> bool:
 
 
 def parts(settings: BuildSettings) -> list[Part]:
-    """One part per recording, by subject's number and name.
+    """One part per recording, by subject's number and name. A camera that filmed any subject is expected of all.
 
     Raises:
         InputError: a subject that was asked for or its videos are missing, or there are no recordings at all.
@@ -69,17 +68,17 @@ def parts(settings: BuildSettings) -> list[Part]:
     metadata = read_metadata(raw / "metadata.xml")
     found = sorted((p.parent.parent.name for p in raw.glob(f"S*/{POSES}")), key=natural_order)
     check_subjects(settings, found)
+    videos = {subject: _videos(raw, subject, metadata) for subject in found}
+    filming = sorted({camera for pairs in videos.values() for _, camera in pairs})
     result = []
     for subject in [name for name in found if not settings.subjects or name in settings.subjects]:
-        filmed = {path.stem.rpartition(".")[2] for path in (raw / subject / "Videos").glob("*.mp4")}
-        cameras = {
-            name: camera for (who, name), camera in metadata.cameras.items() if who == subject and name in filmed
-        }
-        if not cameras:
+        if not videos[subject]:
             raise InputError(
                 f"{raw / subject / 'Videos'} holds no video of a known camera; unpack them, or set subjects"
             )
-        stems = sorted(path.stem for path in (raw / subject / POSES).glob("*.cdf") if not path.stem.startswith("_ALL"))
+        cameras = {name: metadata.cameras[subject, name] for name in filming}
+        posed = {path.stem for path in (raw / subject / POSES).glob("*.cdf")}
+        stems = sorted(stem for stem in posed | {stem for stem, _ in videos[subject]} if not stem.startswith("_ALL"))
         for stem in stems:
             action, subaction = metadata.takes.get((subject, stem)) or guess_take(stem, stems)
             result.append(Part(f"{subject}_{action}_{subaction}", Take(subject, action, subaction, stem, cameras)))
@@ -96,7 +95,7 @@ def read(settings: BuildSettings, part: Part) -> Iterator[Person | Skipped]:
         return
     poses, fault = _take_poses(settings, take)
     if fault:
-        yield Skipped(take.pose_file, -1, fault, max(1, len(wanted_frames(len(poses), settings))) * len(cameras))
+        yield _lost(settings, take, cameras, poses, fault)
         return
     for name in cameras:
         yield from _film(settings, take, name, poses)
@@ -108,6 +107,8 @@ def read_poses(path: Path) -> np.ndarray:
     Raises:
         ValueError: not a CDF file, or without the poses of 32 joints.
     """
+    if not path.is_file():
+        raise ValueError("the pose file is missing, though videos of its recording are there")
     try:
         raw = np.asarray(cdflib.CDF(path).varget("Pose"), dtype=np.float64)
     except Exception as error:  # cdflib lets whatever it meets in damaged bytes escape
@@ -139,14 +140,14 @@ def survey(settings: BuildSettings, part: Part) -> Survey:
     cameras = [name for name in sorted(take.cameras) if not left_out(settings, take, name)]
     poses, fault = _take_poses(settings, take)
     if fault:
-        return Survey({}, (), (Skipped(take.pose_file, -1, fault, max(1, len(cameras))),))
+        return Survey({}, (), (_lost(settings, take, cameras, poses, fault),))
     frames = len(wanted_frames(len(poses), settings))
     counts: dict[tuple[str, str, str], int] = {}
     notes, damage = [], []
     for name in cameras:
         camera, file = take.cameras[name], take.video_file(name)
         try:
-            with _open_video(settings.raw / file, len(poses)) as container:
+            with open_video(settings.raw / file, len(poses)) as container:
                 size = (container.streams.video[0].width, container.streams.video[0].height)
             vector = camera.position_mm
             notes.append(FORMULAS[choose_convention(poses, camera.rotation, vector, camera.intrinsics, size)])
@@ -169,6 +170,24 @@ READER: Final = Reader(
 )
 
 
+def _videos(raw: Path, subject: str, metadata: Metadata) -> set[tuple[str, str]]:
+    """Recordings and cameras of a subject's videos; others than the four known cameras are left alone."""
+    pairs = [path.stem.rpartition(".") for path in (raw / subject / "Videos").glob("*.mp4")]
+    return {(stem, camera) for stem, _, camera in pairs if (subject, camera) in metadata.cameras}
+
+
+def _lost(settings: BuildSettings, take: Take, cameras: list[str], poses: np.ndarray, fault: str) -> Skipped:
+    """A recording without usable poses; where not even their number is known, the videos tell it."""
+    frames = len(poses)
+    for name in cameras:
+        with (
+            suppress(av.FFmpegError, OSError, ValueError),
+            open_video(settings.raw / take.video_file(name)) as container,
+        ):
+            frames = frames or container.streams.video[0].frames
+    return Skipped(take.pose_file, -1, fault, max(1, len(wanted_frames(frames, settings))) * len(cameras))
+
+
 def _take_poses(settings: BuildSettings, take: Take) -> tuple[np.ndarray, str]:
     """The poses of a recording, `f 17 3` mm, world frame, and what is wrong with them as a whole, or an empty text."""
     try:
@@ -187,7 +206,7 @@ def _film(settings: BuildSettings, take: Take, name: str, poses: np.ndarray) -> 
     place: np.ndarray | None = None
     done, reason = 0, "the video ends before its poses do"
     try:
-        for index, frame in _decode(settings.raw / file, len(poses), wanted):
+        for index, frame in decode(settings.raw / file, len(poses), wanted):
             if frame is not None and place is None:
                 place = _place(camera, poses, frame)
             done += 1
@@ -206,34 +225,3 @@ def _place(camera: Camera, poses: np.ndarray, frame: np.ndarray) -> np.ndarray:
     """Where the camera stands, mm in the world: the release says X_cam = R (X - T), and reprojection must agree."""
     rotation, vector, size = camera.rotation, camera.position_mm, (frame.shape[1], frame.shape[0])
     return camera_position(choose_convention(poses, rotation, vector, camera.intrinsics, size), rotation, vector)
-
-
-def _decode(path: Path, poses: int, wanted: list[int]) -> Iterator[tuple[int, np.ndarray | None]]:
-    """The wanted frames of a video with their indices: uint8 `h w 3`, RGB, or None where the decoder reports damage."""
-    with _open_video(path, poses) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1  # the build already has a process per core
-        keep, last = set(wanted), wanted[-1]
-        for index, frame in enumerate(container.decode(stream)):
-            if index in keep:
-                yield index, None if frame.is_corrupt else frame.to_ndarray(format="rgb24")
-            if index >= last:
-                return
-
-
-@contextmanager
-def _open_video(path: Path, poses: int) -> Iterator[av.container.InputContainer]:
-    """A video that may belong to this many poses.
-
-    Raises:
-        ValueError: it is missing, holds no video, or far more frames.
-    """
-    if not path.is_file():
-        raise ValueError("the video is missing, though its poses and other videos of this camera are there")
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise ValueError("the file holds no video")
-        frames = container.streams.video[0].frames
-        if frames > poses * (1 + COUNTS_DIFFER) + 1:
-            raise ValueError(f"the video has {frames} frames, its pose file {poses}")
-        yield container
