@@ -68,6 +68,16 @@ COMMANDS = {
         ("pose shards verify shards/h36m",),
         ("folder",),
     ),
+    "submit shards": Command(
+        "cluster.settings_submit:SubmitShardsSettings",
+        "cluster.submit_shards:submit_shards",
+        "build a shard set with a Slurm job array; run it again to have lost tasks made",
+        (
+            "pose submit shards /data/human3.6m shards/h36m --tasks 16 --job.cpus 16",
+            "pose submit shards /data/human3.6m shards/h36m --dry_run true",
+        ),
+        ("raw", "out"),
+    ),
     "train": Command(
         "cluster.settings:Run",
         "cluster.launch:train",
@@ -76,6 +86,12 @@ COMMANDS = {
             "pose train --config data/demo/train.yaml --epochs 20",
             "pose train --config report/baseline.yaml --data.h36m shards/h36m --optimizer.lr 2e-4",
         ),
+    ),
+    "requeue": Command(
+        "cluster.requeue:RequeueSettings",
+        "cluster.requeue:requeue",
+        "for batch scripts: whether a job goes on after its ranks have ended; slurm/train.sh asks",
+        ("pose requeue --config report/baseline.yaml --exit_code 137",),
     ),
     "eval": Command(
         "cluster.settings:EvaluateSettings",
@@ -163,7 +179,7 @@ def _run(name: str, words: list[str], debug: bool) -> int:
         if debug:
             raise
         print(f"pose {name}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, SettingsError) else 1
+        return 2 if isinstance(error, SettingsError) else getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         print(f"pose {name}: stopped; run the same command again to go on", file=sys.stderr)
         return 130

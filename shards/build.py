@@ -23,7 +23,7 @@ from shards.atomic import write_whole
 from shards.building import BUILDING, PATIENCE_S, SETTINGS, FolderBusy, check_same, claim, clear, hold_folder
 from shards.make import Unfinished, make_parts
 from shards.manifest import MANIFEST, ShardSet
-from shards.plan import plan_parts
+from shards.plan import is_planned, plan_parts
 from shards.readers import READERS, find_reader
 from shards.records import Skipped, read_manifest
 from shards.settings import BuildSettings
@@ -86,6 +86,8 @@ def finish(settings: BuildSettings, shares: int = 0) -> ShardSet:
 def open_shares(settings: BuildSettings, shares: int) -> list[int]:
     """Which of so many shares, counted from 1, still miss parts; none of a finished set.
 
+    The folder is claimed. Where large annotations are not indexed yet, all shares count as open: indexing is theirs.
+
     Raises:
         InputError: as `build`.
     """
@@ -96,6 +98,8 @@ def open_shares(settings: BuildSettings, shares: int) -> list[int]:
             return []
         with hold_folder(settings.out, whole=False, patience_s=PATIENCE_S):
             claim(settings.out, content)
+            if not is_planned(settings, layout):
+                return list(range(1, shares + 1))
             parts = plan_parts(settings, layout)
             missing = set(missing_parts(settings, parts))
     return [number + 1 for number in range(shares) if any(part.name in missing for part in parts[number::shares])]

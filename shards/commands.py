@@ -1,12 +1,14 @@
 """`pose studio` and `pose shards check`, `build` and `verify`: the work, and the last line that says what was made."""
 
+from pathlib import Path
+
 from rich.console import Console
 
 import shards.studio.make
 from shards.build import build
 from shards.check import check_raw, describe
 from shards.make import Unfinished
-from shards.manifest import verify
+from shards.manifest import ShardSet, verify
 from shards.settings import BuildSettings, CheckSettings, StudioSettings, VerifySettings
 
 
@@ -30,18 +32,21 @@ def check_shards(settings: CheckSettings) -> None:
 def build_shards(settings: BuildSettings) -> None:
     """Build or finish a shard set, or make a share of it."""
     try:
-        manifest = build(settings).manifest
+        line = describe_set(settings.out, build(settings))
     except Unfinished as others:
         if not settings.share:
             raise
-        Console().print(str(others), soft_wrap=True, highlight=False, markup=False)
-        return
+        line = str(others)
+    Console().print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def describe_set(out: Path, shards: ShardSet) -> str:
+    """One line on a finished set."""
+    manifest = shards.manifest
     size = sum(shard.bytes for shard in manifest.shards) / 1e6
-    Console().print(
-        f"{settings.out}: {manifest.samples} samples of {manifest.source} in {len(manifest.shards)} shards,"
-        f" {size:.1f} MB, {len(manifest.skipped)} skipped; next: pose shards verify {settings.out}",
-        soft_wrap=True,
-        highlight=False,
+    return (
+        f"{out}: {manifest.samples} samples of {manifest.source} in {len(manifest.shards)} shards,"
+        f" {size:.1f} MB, {len(manifest.skipped)} skipped; next: pose shards verify {out}"
     )
 
 

@@ -23,6 +23,12 @@ SMALL_BYTES: Final = 4_000_000
 """Annotations of up to this size are read right here; a process of their own would take longer to start."""
 
 
+def is_planned(settings: BuildSettings, layout: str) -> bool:
+    """Whether `plan_parts` is a matter of a moment, with no index to be made."""
+    index = READERS[layout].index
+    return index is None or read_places(_index_folder(settings, index)) is not None
+
+
 def plan_parts(settings: BuildSettings, layout: str) -> list[Part]:
     """All parts in their final order. Those of an indexed layout carry a `Place`; the first builder makes the index.
 
@@ -33,8 +39,7 @@ def plan_parts(settings: BuildSettings, layout: str) -> list[Part]:
     """
     index = READERS[layout].index
     if index:
-        folder = settings.out / BUILDING / f"index-{_state(settings.raw, index)}"
-        parts = [Part(name, place) for name, place in _places(settings, layout, index, folder)]
+        parts = [Part(name, place) for name, place in _places(settings, layout, index)]
     else:
         parts = READERS[layout].parts(settings)
     names = [part.name for part in parts]
@@ -52,7 +57,8 @@ def unpacked(layout: str, part: Part) -> Part:
     return part
 
 
-def _places(settings: BuildSettings, layout: str, index: Index, folder: Path) -> list[tuple[str, Place]]:
+def _places(settings: BuildSettings, layout: str, index: Index) -> list[tuple[str, Place]]:
+    folder = _index_folder(settings, index)
     places = read_places(folder)
     if places is None:
         with hold_index(settings.out):
@@ -67,7 +73,7 @@ def _places(settings: BuildSettings, layout: str, index: Index, folder: Path) ->
 
 def _make_index(settings: BuildSettings, layout: str, index: Index, folder: Path) -> None:
     """Annotations into columns: in a process of its own, since the whole files are in its memory."""
-    size, begun = sum(path.stat().st_size for path in index.files(settings.raw)), time.monotonic()
+    size, begun = sum(path.stat().st_size for path in index.files(settings)), time.monotonic()
     task = (settings, layout, folder)
     if size <= SMALL_BYTES:
         _write_index(task)
@@ -98,8 +104,9 @@ def _write_index(task: tuple[BuildSettings, str, Path]) -> int:
     return len(parts)
 
 
-def _state(raw: Path, index: Index) -> str:
-    """A name for the annotation files as they are now."""
-    files = [(path, path.stat()) for path in sorted(index.files(raw))]
-    state = [[str(path.relative_to(raw)), stat.st_size, stat.st_mtime_ns] for path, stat in files]
-    return hashlib.sha256(json.dumps([INDEX_VERSION, state]).encode()).hexdigest()[:16]
+def _index_folder(settings: BuildSettings, index: Index) -> Path:
+    """Where the index of the annotation files as they are now lies."""
+    files = [(path, path.stat()) for path in index.files(settings)]
+    state = [[path.name, str(path.parent.name), stat.st_size, stat.st_mtime_ns] for path, stat in files]
+    name = hashlib.sha256(json.dumps([INDEX_VERSION, state]).encode()).hexdigest()[:16]
+    return settings.out / BUILDING / f"index-{name}"

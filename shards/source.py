@@ -83,12 +83,12 @@ class Index:
     """How the parts of a layout whose annotations are a few large files are kept as columns (see `shards.columns`).
 
     Attributes:
-        files: the annotation files below a raw folder; when one changes, the index is made anew.
+        files: the annotation files, in order; when one changes, the index is made anew.
         pack: a part's content as JSON values and columns.
         unpack: the content again.
     """
 
-    files: Callable[[Path], list[Path]]
+    files: Callable[[BuildSettings], list[Path]]
     pack: Callable[[Any], tuple[Any, dict[str, np.ndarray]]]
     unpack: Callable[[Any, dict[str, np.ndarray]], Any]
 

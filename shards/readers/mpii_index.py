@@ -8,6 +8,7 @@ import numpy as np
 from poselib.skeleton import MPII_JOINTS
 from shards.columns import decode_texts, encode_texts
 from shards.readers.mpii import Annotation, Picture
+from shards.settings import BuildSettings
 from shards.source import Index
 
 FILES: Final = ("mpii_human_pose*.mat", "mpii_human_pose*/mpii_human_pose*.mat", "annot/*.json", "valid.json")
@@ -53,8 +54,9 @@ def unpack(plain: Any, columns: dict[str, np.ndarray]) -> tuple[Picture, ...]:
     return tuple(pictures)
 
 
-def _files(raw: Path) -> list[Path]:
-    return sorted({path for pattern in FILES for path in raw.glob(pattern)})
+def _files(settings: BuildSettings) -> list[Path]:
+    found = {path for pattern in FILES for path in settings.raw.glob(pattern)}
+    return sorted(found) + ([settings.mpii_val_list] if settings.mpii_val_list else [])
 
 
 MPII_INDEX: Final = Index(_files, pack, unpack)

@@ -10,6 +10,7 @@ from shards.columns import decode_texts, encode_texts
 from shards.readers.h36m_person import Lens
 from shards.readers.h36m_stills import StillTake, View
 from shards.records import Skipped
+from shards.settings import BuildSettings
 from shards.source import Index
 
 
@@ -60,5 +61,5 @@ def unpack(plain: Any, columns: dict[str, np.ndarray]) -> StillTake:
     return StillTake(subject, action, subaction, tuple(views), tuple(Skipped(*skip) for skip in plain["lost"]))
 
 
-def _files(patterns: tuple[str, ...]) -> Callable[[Path], list[Path]]:
-    return lambda raw: sorted({path for pattern in patterns for path in raw.glob(pattern)})
+def _files(patterns: tuple[str, ...]) -> Callable[[BuildSettings], list[Path]]:
+    return lambda settings: sorted({path for pattern in patterns for path in settings.raw.glob(pattern)})
