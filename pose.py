@@ -100,6 +100,12 @@ COMMANDS = {
         ("pose eval runs/demo", "pose eval runs/demo --part val --flip_test true"),
         ("run",),
     ),
+    "doctor": Command(
+        "cluster.doctor.settings:DoctorSettings",
+        "cluster.doctor.command:doctor",
+        "check this machine, or all nodes of a Slurm allocation: GPUs, libraries, folders, ports, clocks",
+        ("pose doctor", "srun --ntasks-per-node=1 pose doctor --run cluster/final.yaml"),
+    ),
     "ui": Command(
         "cluster.tracking.settings:UiSettings",
         "cluster.tracking.ui:serve",

@@ -5,6 +5,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
+from cluster.tracking.files import read_json
+
+SNAPSHOT: Final = "snapshot.json"
+"""Beside the packages of a snapshot: what it was made from."""
+
 _HERE: Final = Path(__file__).resolve().parent
 
 
@@ -20,7 +25,13 @@ def code_version() -> str:
 
 
 def git_commit() -> str:
-    """The checkout's revision, with `-dirty` behind it if tracked files are changed; empty outside a checkout."""
+    """The checkout's revision, with `-dirty` behind it if tracked files are changed; empty outside a checkout.
+
+    In a snapshot it is the revision that the snapshot was made from.
+    """
+    taken_from = read_json(_HERE.parents[1] / SNAPSHOT).get("revision", "")
+    if taken_from:
+        return str(taken_from)
     # A virtual environment inside somebody's own repository is no checkout of this package: ask whether git knows it.
     if not _git("ls-files", "--error-unmatch", Path(__file__).name):
         return ""
