@@ -41,4 +41,16 @@ def find_reader(settings: BuildSettings) -> tuple[str, Reader]:
         if reader.detect(settings.raw):
             return name, reader
     looked = "; ".join(f"{name}: {reader.looks_for}" for name, reader in wanted.items())
-    raise InputError(f"raw: {settings.raw} holds no known layout (looked for {looked})")
+    raise InputError(f"raw: {settings.raw} holds no known layout{_hint(settings, wanted)} (looked for {looked})")
+
+
+def _hint(settings: BuildSettings, wanted: dict[str, Reader]) -> str:
+    """Where a known layout lies instead: in a folder below, or of another kind than was asked for."""
+    for name, reader in READERS.items():
+        if name not in wanted and reader.detect(settings.raw):
+            return f", but looks like {name}"
+    for folder in sorted(path for path in settings.raw.iterdir() if path.is_dir()):
+        for name, reader in wanted.items():
+            if reader.detect(folder):
+                return f", but {folder} looks like {name}"
+    return ""

@@ -3,6 +3,7 @@
 Source: Sarandi et al., "How Robust is 3D Human Pose Estimation to Occlusion?", 2018, and its code.
 """
 
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,7 @@ def read(settings: BuildSettings, part: Part) -> Iterator[Occluder | Skipped]:
             picture = load_picture(root / file)
             if picture.shape[:2] != labels.shape:
                 raise ValueError(f"the picture is {picture.shape[1::-1]} px, its segmentation {labels.shape[::-1]}")
+            _check_boxes(boxes, labels)
         except (OSError, ValueError, SyntaxError) as error:  # XML's ParseError is a SyntaxError
             yield Skipped(file, -1, getattr(error, "strerror", None) or str(error))
             continue
@@ -88,9 +90,24 @@ def object_boxes(path: Path) -> dict[int, tuple[int, int, int, int]]:
         edges = [item.findtext(f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
         if None in edges:
             raise ValueError(f"object {index} has no complete bndbox")
-        left, top, right, bottom = (int(float(edge or "")) for edge in edges)
+        numbers = [float(edge or "") for edge in edges]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(f"object {index} has a bndbox that is not finite")
+        left, top, right, bottom = map(int, numbers)
         boxes[index] = (left, top, right, bottom)
     return boxes
+
+
+def _check_boxes(boxes: dict[int, tuple[int, int, int, int]], labels: np.ndarray) -> None:
+    """Refuse boxes out of the picture, and a segmentation `h w` that shows none of the objects: another picture's."""
+    height, width = labels.shape
+    for index, (left, top, right, bottom) in boxes.items():
+        if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+            raise ValueError(
+                f"object {index} has the bndbox {left} {top} {right} {bottom} in a {width}x{height} picture"
+            )
+    if not any((labels[top:bottom, left:right] == i + 1).any() for i, (left, top, right, bottom) in boxes.items()):
+        raise ValueError("none of its objects is in the segmentation where their bndbox says")
 
 
 def cut_out(picture: np.ndarray, mask: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray | None:
