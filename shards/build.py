@@ -160,9 +160,13 @@ def _missing_line(settings: BuildSettings, parts: list[Part], missing: list[str]
     named = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
     line = f"{settings.out}: {len(missing)} of {len(parts)} parts are missing ({named})"
     lost = [n + 1 for n in range(shares) if any(part.name in missing for part in parts[n::shares])]
-    if lost:
-        line += f", of share {', '.join(f'{number}/{shares}' for number in lost)}"
-    return f"{line}; the same command again makes them"
+    if not lost:
+        return f"{line}; run again"
+    rest = f", and of {', '.join(f'{number}/{shares}' for number in lost[1:])}" if lost[1:] else ""
+    return (
+        f"{line}; submit again to have them made, or: pose shards build {settings.raw} {settings.out}"
+        f" --share {lost[0]}/{shares}{rest}"
+    )
 
 
 def _is_finished(out: Path, content: dict[str, Any]) -> bool:
