@@ -124,13 +124,14 @@ def _dali_graph(
 ) -> Callable[..., Any]:
     """The graph of the GPU; `on_gpu=False` runs the same operators on the CPU, which tests can do without a GPU."""
     layouts = ["", "", *[""] * objects, *["HWC"] * objects, ""] if objects else ["", ""]
+    source = _layered(feed, objects)  # made out here, or DALI would rewrite its `if` and `for` as those of the graph
 
     def place(node: Any) -> Any:
         return node.gpu() if on_gpu else node
 
     @pipeline_def(enable_conditionals=True)
     def graph() -> Any:
-        inputs = fn.external_source(_layered(feed, objects), num_outputs=len(layouts), layout=layouts)
+        inputs = fn.external_source(source, num_outputs=len(layouts), layout=layouts)
         crop = _warp(_decode(inputs[0], on_gpu, hw_decoder_load), place(inputs[1]), width, height)
         for layer in range(objects):
             if inputs[-1] > layer:  # a crop with fewer objects takes no part: nothing is copied or computed for it
