@@ -1,8 +1,8 @@
 """YAML files and command lines to frozen settings and back. The one place that parses settings.
 
 Later words win: dataclass defaults, then the YAML files in the order given, then single keys of the command line. A
-YAML may name another one as its `base:`, relative to itself, and hold only what differs. The folder `configs` of the
-package is searched too, so `--config demo.yaml` works anywhere.
+YAML may name others as its `base:`, one or a list, and hold only what differs; a base is looked for beside the file.
+The folder `configs` of the package is searched too, so `--config demo.yaml` works anywhere.
 """
 
 import dataclasses
@@ -82,8 +82,9 @@ def read_yaml(path: Path, cls: type, origins: Origins) -> dict[str, Any]:
         values = {}
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: expected keys and values, found {type(values).__name__}")
-    base = values.pop("base", None)
-    merged = read_yaml(path.parent / str(base), cls, origins) if base else {}
+    merged: dict[str, Any] = {}
+    for base in _bases(path, values.pop("base", None)):
+        _merge(merged, read_yaml(base, cls, origins))
     values = _python_names(values)
     known = _fields(cls)
     groups = {group for key in known for group in _groups(key)}
@@ -94,6 +95,13 @@ def read_yaml(path: Path, cls: type, origins: Origins) -> dict[str, Any]:
             raise SettingsError(f"{path}: {_unknown(key, cls)}")
         origins[key] = str(path)
     return _merge(merged, values)
+
+
+def _bases(path: Path, named: Any) -> list[Path]:
+    """The files that a YAML names as its `base:`: beside it, or of the package."""
+    names = named if isinstance(named, list) else [named] if named else []
+    beside = [path.parent / str(name) for name in names]
+    return [near if near.is_file() else Path(str(name)) for near, name in zip(beside, names, strict=True)]
 
 
 def _find(path: Path) -> Path:
