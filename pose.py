@@ -106,6 +106,16 @@ COMMANDS = {
         "check this machine, or all nodes of a Slurm allocation: GPUs, libraries, folders, ports, clocks",
         ("pose doctor", "srun --ntasks-per-node=1 pose doctor --run cluster/final.yaml"),
     ),
+    "site": Command(
+        "cluster.site:SiteSettings",
+        "cluster.site:print_site",
+        "print a site profile (configs/site) as options of sbatch; keep a copy of the code for the job",
+        (
+            "pose site example --nodes 4",
+            "sbatch $(pose site mysite.yaml --nodes 4 --snapshot runs/x) slurm/train.sh --config x.yaml",
+        ),
+        ("site",),
+    ),
     "ui": Command(
         "cluster.tracking.settings:UiSettings",
         "cluster.tracking.ui:serve",
