@@ -1,13 +1,17 @@
 """Start the ranks of a run: none are started where Slurm, submitit or torchrun already did."""
 
 import os
+import socket
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Final
 
 from cluster.children import describe_ending, end_with_parent, run_children
 from cluster.config import dump
+from cluster.endings import TRY_AGAIN, NeverAgain, TryAgain
+from cluster.preemption import StopFlag
 from cluster.settings import Run
 from cluster.world import World, current_world, free_port
 from poselib.errors import InputError
@@ -44,9 +48,30 @@ def train(run: Run) -> None:
     elif world.launcher == "torchrun":
         end_with_parent()
     os.environ |= world.variables()
+    if world.launcher == "slurm":
+        _be_rank_of_job(run, world)
+        return
     from cluster.train import train_rank
 
-    train_rank(run, world)
+    train_rank(run, world, StopFlag())
+
+
+def _be_rank_of_job(run: Run, world: World) -> None:
+    """Train, and end with a code that tells the batch script whether a new start may go better."""
+    stop = StopFlag()
+    stop.listen()  # before torch is imported: the default of these signals is to end the process at once
+    from cluster.train import train_rank
+
+    try:
+        train_rank(run, world, stop)
+    except (TryAgain, NeverAgain):
+        raise
+    except InputError as error:
+        raise NeverAgain(str(error)) from error
+    except Exception:
+        traceback.print_exc()
+        print(f"rank {world.rank} on {socket.gethostname()} failed as shown above", file=sys.stderr, flush=True)
+        sys.exit(TRY_AGAIN)
 
 
 def _default_ranks(device: str) -> int:

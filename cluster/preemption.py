@@ -1,7 +1,7 @@
 """Signals to a stop at a step boundary that all ranks share."""
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Final
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
@@ -16,16 +16,11 @@ class StopFlag:
     def __init__(self) -> None:
         self.requested = False
         self.reason = ""
-        self._previous: dict[int, object] = {}
 
-    def __enter__(self) -> "StopFlag":
+    def listen(self) -> None:
+        """Take the signals from now on, to the end of the process: none may cut its last lines short."""
         for number in _SIGNALS:
-            self._previous[number] = signal.signal(number, self._raise)
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, self._raise)
 
     def _raise(self, number: int, _frame: FrameType | None) -> None:
         self.requested = True

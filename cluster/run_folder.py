@@ -5,18 +5,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from cluster.config import dump, flatten, load
+from cluster.fence import read_incarnation
 from cluster.settings import Run
+from cluster.world import NO_JOB, Job
 from poselib.errors import InputError
 from shards.atomic import write_whole
 
 RUN_YAML: Final = "run.yaml"
+_LOCK: Final = ".lock"
 
 _MAY_CHANGE: Final = (
     *("engine.ranks", "engine.device", "engine.threads", "engine.timeout_s"),
-    *("loader.", "tracking.", "checkpoint."),
+    *("loader.", "tracking.", "checkpoint.", "restart."),
     *("log_every", "runs_dir", "name", "epochs", "validate_every"),
 )
 """Settings that do not change what a step computes: another value may resume a run."""
@@ -46,20 +49,38 @@ def claim(run: Run, global_batch: int) -> Run:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path, job: Job = NO_JOB) -> Iterator[None]:
     """Hold a run's folder against a second start of the same run, on this node or on one that shares the files.
 
+    An earlier start of the same Slurm job, which a network cut has kept alive, does not count: its lock is put aside,
+    and the fence keeps it from writing.
+
     Raises:
-        InputError: somebody holds it.
+        InputError: somebody else holds it.
     """
     with _writable(folder):
-        file = (folder / ".lock").open("w")
+        file = (folder / _LOCK).open("w")
+    if not _take(file):
+        holder = read_incarnation(folder)
+        if not (job.id and holder.job == job.id and holder.restart < job.restart):
+            file.close()
+            raise InputError(f"{folder} is being trained by another process; wait for it or stop it")
+        file.close()
+        beside = folder / f"{_LOCK}.{job.id}.{job.restart}"
+        file = beside.open("w")
+        _take(file)
+        beside.replace(folder / _LOCK)
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"{folder} is being trained by another process; wait for it or stop it") from error
         yield
+
+
+def _take(file: IO[str]) -> bool:
+    """Lock a file, if nobody has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -189,6 +189,23 @@ class CheckpointSettings:
 
 
 @dataclass(frozen=True)
+class RestartSettings:
+    """What a Slurm job does after a failure.
+
+    Attributes:
+        limit: starts in a row without a new checkpoint; the job then ends as FAILED instead of being requeued.
+        exclude_nodes: have Slurm avoid a node whose rank has failed while the others only lost it.
+    """
+
+    limit: int = 3
+    exclude_nodes: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        check_at_least(self, 1, "limit")
+
+
+@dataclass(frozen=True)
 class Run:
     """One training run: `pose train` makes `runs_dir/name` from it.
 
@@ -215,6 +232,7 @@ class Run:
         optimizer: Adam and its schedule.
         engine: ranks, device, precision.
         checkpoint: what is kept.
+        restart: what a Slurm job does after a failure.
         tracking: MLflow.
     """
 
@@ -239,6 +257,7 @@ class Run:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    restart: RestartSettings = field(default_factory=RestartSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
 
     def __post_init__(self) -> None:

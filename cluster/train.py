@@ -1,6 +1,7 @@
 """The composition root of a training: builds everything, runs the loop."""
 
 import math
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,10 +15,12 @@ import torch.distributed as dist
 
 from cluster.config import flatten
 from cluster.data import RunData, mean_pose_mm, open_data
+from cluster.endings import TryAgain
 from cluster.engine.batchnorm import combine_statistics
 from cluster.engine.checkpoint import Checkpoints
 from cluster.engine.engine import Engine, check_precision, choose_device, join_world, leave_world
 from cluster.evaluate import Predictions, evaluation_batches, predict
+from cluster.fence import Fence, fruitless_starts, newest_step, raise_fence
 from cluster.loop import Step, train_loop
 from cluster.preemption import StopFlag
 from cluster.preflight import check, global_batch
@@ -29,7 +32,7 @@ from cluster.tracking.handle import start_delivery
 from cluster.tracking.journal import Journal, NullJournal
 from cluster.tracking.provenance import provenance_tags
 from cluster.weights import BEST, LAST, SavedModel, Start, save_model, share_from_main, start
-from cluster.world import World, cores_per_rank
+from cluster.world import World, cores_per_rank, current_job
 from poselib.errors import InputError
 from poselib.losses import compute_loss
 from poselib.metrics import mpjpe_mm
@@ -41,18 +44,25 @@ Answer = TypeVar("Answer")
 _LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "NCCL")
 
 
-def train_rank(run: Run, world: World) -> None:
-    """Be one rank of a training: everything from the folder to the last line."""
+def train_rank(run: Run, world: World, stop: StopFlag) -> None:
+    """Be one rank of a training: everything from the folder to the last line.
+
+    Raises:
+        TryAgain: other ranks are lost, or a checkpoint could not be written.
+        NeverAgain: a newer start of this run is at work.
+        InputError: what was asked for cannot be done.
+    """
     device = choose_device(run.engine.device, world.local_rank)
-    join_world(world, run.engine, device)
     try:
+        join_world(world, run.engine, device)
         with ExitStack() as stack:
-            run = _from_main(lambda: _claim(run, world, device, stack), world)
-            Training(run, world, device).run_to_end(stack.enter_context(StopFlag()))
+            run, number = _from_main(lambda: _claim(run, world, device, stack), world)
+            stop.listen()
+            Training(run, world, device, Fence(run.folder, number)).run_to_end(stop)
     except RuntimeError as error:
         # Gloo and NCCL report a peer that is gone in words; whoever went has said why.
         if world.size > 1 and any(words in str(error) for words in _LOST_PEER):
-            raise InputError(f"rank {world.rank} lost the other ranks: {str(error).splitlines()[0][:200]}") from error
+            raise TryAgain(f"rank {world.rank} lost the other ranks: {str(error).splitlines()[0][:200]}") from error
         raise
     finally:
         leave_world()
@@ -65,10 +75,11 @@ class Training:
         run: with the global batch fixed.
         world: this process' place.
         device: to compute on.
+        fence: this start's right to write.
     """
 
-    def __init__(self, run: Run, world: World, device: torch.device) -> None:
-        self.run, self.world, self.device = run, world, device
+    def __init__(self, run: Run, world: World, device: torch.device, fence: Fence) -> None:
+        self.run, self.world, self.device, self.fence = run, world, device, fence
         self.data: RunData = open_data(run)
         per_step = run.batch.global_ // run.batch.micro
         accumulation = len(share(0, per_step, world.rank, world.size))
@@ -77,7 +88,7 @@ class Training:
         )
         torch.manual_seed(run.seed)
         network = PoseNetwork(run.model)
-        self.checkpoints = Checkpoints(run.folder / "checkpoints", world.rank, run.checkpoint.keep)
+        self.checkpoints = Checkpoints(run.folder / "checkpoints", world.rank, run.checkpoint.keep, fence)
         newest = _from_main(self.checkpoints.newest, world)
         # One that resumes brings its own weights; the files it once started from may be gone.
         self.origin = Start() if newest else _from_main(lambda: start(network, run), world)
@@ -98,7 +109,7 @@ class Training:
         self._announce()
         tracking = self.run.tracking if self.world.is_main else replace(self.run.tracking, enabled=False)
         delivery = start_delivery(self.run.folder, tracking)
-        status = "failed"
+        status, late = "failed", ""
         try:
             with self.progress:
                 finished = train_loop(
@@ -106,9 +117,12 @@ class Training:
                 )
             status = "finished" if finished else "stopped"
         finally:
-            self.journal.status(status)  # type: ignore[arg-type]
+            if self.fence.stands:
+                self.journal.status(status)  # type: ignore[arg-type]
+                late = delivery.finish()
+            else:
+                delivery.abandon()
             self.journal.close()
-            late = delivery.finish()
         if late:
             self.progress.say(late)
         self._last_line(finished, stop.reason)
@@ -141,6 +155,8 @@ class Training:
         run, number = self.run, step.number
         self.progress.advance(number, step.loss)
         if number % run.log_every == 0 or number == self.schedule.steps:
+            if self.world.is_main:
+                self.fence.check()
             values = {"train/loss": step.loss, "train/lr": step.lr, "train/epoch": self.schedule.epoch(number)}
             norm = self.engine.grad_norm()
             values |= {"train/grad_norm": norm} if norm is not None else {}
@@ -191,7 +207,8 @@ class Training:
 
     def _write(self, name: str, step: int, score_mm: float) -> None:
         if self.world.is_main:
-            save_model(self.run.folder / name, SavedModel(self.network, step, score_mm, self.mean_pose))
+            with self.fence.held():
+                save_model(self.run.folder / name, SavedModel(self.network, step, score_mm, self.mean_pose))
 
     def _resume(self, path: Path | None) -> tuple[int, float, int]:
         """Restore a checkpoint: steps done, best validation score and its step."""
@@ -235,12 +252,20 @@ class Training:
             self.progress.say(f"trained: {folder}; next: pose eval {folder}")
 
 
-def _claim(run: Run, world: World, device: torch.device, stack: ExitStack) -> Run:
-    """Check what the run needs, then hold its folder until `stack` closes, and claim it."""
+def _claim(run: Run, world: World, device: torch.device, stack: ExitStack) -> tuple[Run, int]:
+    """Check what the run needs, hold its folder until `stack` closes, claim it, and become its newest start."""
     check_precision(run.engine.precision, device)
     check(run, world.size)
-    stack.enter_context(held(run.folder))
-    return claim(run, global_batch(run, world.size))
+    job = current_job()
+    stack.enter_context(held(run.folder, job))
+    run = claim(run, global_batch(run, world.size))
+    fruitless = fruitless_starts(run.folder, job) - 1 if job.restart else 0
+    if fruitless >= run.restart.limit:
+        raise InputError(
+            f"{run.folder}: {fruitless} starts in a row have made no checkpoint after step {newest_step(run.folder)};"
+            " mend what they name and submit again, or set restart.limit"
+        )
+    return run, raise_fence(run.folder, job, socket.gethostname()).number
 
 
 def _from_main(act: Callable[[], Answer], world: World) -> Answer:

@@ -11,6 +11,23 @@ from poselib.errors import InputError
 
 _PORT_BASE: Final = 20000
 _PORT_SPAN: Final = 10000
+_PORTS_PER_RESTART: Final = 997
+
+
+@dataclass(frozen=True)
+class Job:
+    """The batch job that a process belongs to.
+
+    Attributes:
+        id: Slurm's; empty outside.
+        restart: how often Slurm has requeued it.
+    """
+
+    id: str = ""
+    restart: int = 0
+
+
+NO_JOB: Final = Job()
 
 
 @dataclass(frozen=True)
@@ -70,6 +87,11 @@ def current_world(environ: Mapping[str, str] = os.environ) -> World | None:
     return None
 
 
+def current_job(environ: Mapping[str, str] = os.environ) -> Job:
+    """The Slurm job around this process, of whatever launcher."""
+    return Job(environ.get("SLURM_JOB_ID", ""), int(environ.get("SLURM_RESTART_COUNT") or 0))
+
+
 def free_port() -> int:
     """A TCP port that is free on this machine right now."""
     with socket.socket() as probe:
@@ -98,6 +120,8 @@ def _from_torchrun(environ: Mapping[str, str]) -> World:
 def _from_slurm(environ: Mapping[str, str]) -> World:
     size = int(environ["SLURM_NTASKS"])
     job = int(environ["SLURM_JOB_ID"])
+    # A rank that lives on from before a requeue must not find the new ones.
+    job += _PORTS_PER_RESTART * current_job(environ).restart
     return World(
         rank=int(environ["SLURM_PROCID"]),
         size=size,

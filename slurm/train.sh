@@ -4,12 +4,14 @@
 #   sbatch --nodes=4 --gpus-per-node=8 --cpus-per-gpu=8 slurm/train.sh --config report/baseline.yaml --name baseline
 #
 # Without GPUs it runs one task on each node; with --ntasks-per-node=N that many. Submit it from the project's folder.
+# Two minutes before the time limit all ranks save a checkpoint, and the job goes back into the queue to go on from it;
+# after a crash as well, until several starts in a row have made no new checkpoint.
 #SBATCH --job-name=pose-train
 #SBATCH --nodes=1
 #SBATCH --output=%x-%j.out
 #SBATCH --open-mode=append
 #SBATCH --requeue
-# Ranks that shall hear of the time limit two minutes ahead: #SBATCH --signal=USR1@120
+#SBATCH --signal=USR1@120
 set -euo pipefail
 
 fail() {
@@ -29,10 +31,25 @@ cpus=$((SLURM_CPUS_ON_NODE / tasks))
 [ "$cpus" -ge 1 ] || fail "$SLURM_CPUS_ON_NODE cores for $tasks tasks on each node; add --cpus-per-gpu=8, say"
 
 read -r MASTER_ADDR < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000)) # below the ports that the kernel hands out
+# Below the ports that the kernel hands out, and another one after each requeue.
+MASTER_PORT=$((20000 + (SLURM_JOB_ID + 997 * ${SLURM_RESTART_COUNT:-0}) % 10000))
 export MASTER_ADDR MASTER_PORT
 export PYTHONUNBUFFERED=1 # not srun --unbuffered: its pseudo-terminal would put progress bars into the log
 
+# The ranks hear of every signal themselves; this script outlives it, to see how they end.
+trap : TERM USR1 USR2
+
 # A rank that fails ends all at once; ranks that outlive the others' good end have a minute.
-exec srun --ntasks="$((SLURM_JOB_NUM_NODES * tasks))" --ntasks-per-node="$tasks" --cpus-per-task="$cpus" \
-  --kill-on-bad-exit=1 --wait=60 "$pose" train "$@"
+srun --ntasks="$((SLURM_JOB_NUM_NODES * tasks))" --ntasks-per-node="$tasks" --cpus-per-task="$cpus" \
+  --kill-on-bad-exit=1 --wait=60 "$pose" train "$@" &
+step=$!
+code=0
+wait "$step" || code=$?
+while kill -0 "$step" 2>/dev/null; do # a signal has cut `wait` short
+  code=0
+  wait "$step" || code=$?
+done
+
+# Requeue or not: `pose requeue` knows the run. With 1, 2 and 76 `pose train` has said what a new start would meet again.
+case $code in 1 | 2 | 76) exit "$code" ;; esac
+exec "$pose" requeue "$@" --exit_code "$code"

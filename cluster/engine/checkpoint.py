@@ -15,7 +15,9 @@ from typing import Any, Final
 
 import torch.distributed as dist
 
+from cluster.endings import NeverAgain, TryAgain
 from cluster.engine.engine import Engine
+from cluster.fence import Fence
 from poselib.errors import InputError
 from shards.atomic import sync_folder
 
@@ -31,23 +33,27 @@ class Checkpoints:
         folder: `runs/<name>/checkpoints`.
         rank: of this process; every rank takes part in every call but `newest`.
         keep: how many of the newest stay.
+        fence: this start's right to write.
         notice: told of each damaged checkpoint that is passed over.
     """
 
-    def __init__(self, folder: Path, rank: int, keep: int, notice: Callable[[str], None] = print) -> None:
+    def __init__(self, folder: Path, rank: int, keep: int, fence: Fence, notice: Callable[[str], None] = print) -> None:
         self.folder = folder
         self.rank = rank
         self.keep = keep
+        self.fence = fence
         self.notice = notice
 
     def save(self, engine: Engine, step: int, extra: dict[str, Any]) -> None:
         """Write the state after `step` optimiser steps; `extra` holds plain values.
 
         Raises:
-            InputError: it could not be written; the previous one is untouched. All ranks raise together.
+            TryAgain: it could not be written; the previous one is untouched. All ranks raise together.
+            NeverAgain: a newer start of this run is at work; nothing was touched. All ranks raise together.
         """
         final = self.folder / f"step-{step:08d}"
-        partial = final.with_suffix(".partial")
+        # An older start, which a network cut keeps alive, may be writing the same step.
+        partial = final.with_suffix(f".{self.fence.number}.partial")
         self._together(lambda: self._clear(partial) if self.rank == 0 else None, final)
         self._together(lambda: self._write(engine, partial, extra), final)
         self._together(lambda: self._complete(partial, final, step) if self.rank == 0 else None, final)
@@ -89,8 +95,11 @@ class Checkpoints:
             raise OSError(files.problem)
 
     def _clear(self, partial: Path) -> None:
+        self.fence.check()
         self.folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
+        for path in self.folder.glob("step-*.partial"):
+            if path == partial or _start_of(path) < self.fence.number:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _complete(self, partial: Path, final: Path, step: int) -> None:
         """Make the written state durable under its final name, then drop what is too old."""
@@ -104,6 +113,10 @@ class Checkpoints:
             json.dump({"step": step, "files": files}, stream, indent=1)
             stream.flush()
             os.fsync(stream.fileno())
+        with self.fence.held():
+            self._commit(partial, final, step)
+
+    def _commit(self, partial: Path, final: Path, step: int) -> None:
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         sync_folder(self.folder)
@@ -115,22 +128,30 @@ class Checkpoints:
 
     def _together(self, act: Callable[[], Any], final: Path) -> None:
         """Let every rank act, then raise on all if any failed: nobody waits for one that is gone."""
-        problem = ""
+        problem: TryAgain | NeverAgain | None = None
         try:
             act()
         except OSError as error:
             reason = " ".join(str(error).split())[:200]
-            problem = f"{final} could not be written: {reason}; the previous one is untouched"
-        problems: list[str] = [problem]
+            problem = TryAgain(f"{final} could not be written: {reason}; the previous one is untouched")
+        except NeverAgain as error:
+            problem = error
+        problems = [problem]
         if dist.is_initialized() and dist.get_world_size() > 1:
-            problems = [""] * dist.get_world_size()
+            problems = [None] * dist.get_world_size()
             dist.all_gather_object(problems, problem)
-        if any(problems):
-            raise InputError(next(filter(None, problems)))
+        for found in filter(None, problems):
+            raise found
 
 
 def _step(path: Path) -> int:
     return int(path.name.split("-")[1])
+
+
+def _start_of(partial: Path) -> int:
+    """The number of the start that was writing `step-00000120.3.partial`."""
+    number = partial.name.split(".")[1]
+    return int(number) if number.isdecimal() else 0
 
 
 def _fault(path: Path) -> str:

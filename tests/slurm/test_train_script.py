@@ -22,6 +22,7 @@ def project(tmp_path: Path) -> Path:
     pose.parent.mkdir(parents=True)
     pose.write_text(
         f"#!{sys.executable}\nimport json, os, sys\n"
+        "if sys.argv[1] == 'requeue': sys.exit(print(json.dumps(sys.argv[1:])))\n"
         f"line = {{'argv': sys.argv[1:], **{{n: os.environ[n] for n in {NAMES}}}}}\n"
         "os.write(1, (json.dumps(line) + '\\n').encode())\n"
     )
@@ -31,7 +32,12 @@ def project(tmp_path: Path) -> Path:
 
 def tasks(lab: Lab, job: int) -> list[dict[str, str]]:
     lab.wait(job, "COMPLETED")
-    return sorted((json.loads(line) for line in lab.output(job).splitlines()), key=lambda task: task["SLURM_PROCID"])
+    lines = [json.loads(line) for line in lab.output(job).splitlines()]
+    found = [line for line in lines if isinstance(line, dict)]
+    assert [line for line in lines if isinstance(line, list)] == [
+        ["requeue", *found[0]["argv"][1:], "--exit_code", "0"]
+    ]
+    return sorted(found, key=lambda task: task["SLURM_PROCID"])
 
 
 def test_one_task_per_node_with_a_common_address(lab: Lab, project: Path) -> None:

@@ -1,0 +1,114 @@
+"""Whether a Slurm job goes on after its ranks have ended, and how. `slurm/train.sh` asks when `srun` has returned."""
+
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from cluster.endings import FINAL_CODES
+from cluster.fence import fruitless_starts, newest_step, read_incarnation
+from cluster.settings import Run
+from cluster.tracking.journal import last_status
+from cluster.world import Job, current_job
+from poselib.errors import InputError
+
+_PATIENCE_S: Final = 900.0
+"""How long a controller that does not answer is asked again: it may be restarting."""
+
+Verdict = Literal["requeue", "done", "stale", "failed", "stuck"]
+
+
+@dataclass(frozen=True)
+class RequeueSettings(Run):
+    """The run of a batch script whose ranks have ended.
+
+    Attributes:
+        exit_code: what `srun` returned.
+    """
+
+    exit_code: int = 0
+
+
+def requeue(settings: RequeueSettings) -> None:
+    """`pose requeue`: put the job that this runs in back into the queue if its run is to go on.
+
+    Raises:
+        InputError: it failed for good, made no progress in too many starts, or Slurm refuses.
+    """
+    job = current_job()
+    if not job.id:
+        raise InputError("this is for batch scripts: outside Slurm there is no job to requeue")
+    verdict = judge(settings, job)
+    code, at = settings.exit_code, f"step {newest_step(settings.folder)}"
+    if verdict == "failed":
+        raise InputError(f"job {job.id} ends: its ranks ended with exit code {code}, as they would again")
+    if verdict == "stuck":
+        raise InputError(
+            f"job {job.id} ends: {settings.restart.limit} starts in a row have made no checkpoint after {at}; the last"
+            f" ended with exit code {code}. Mend what the lines above name and submit again, or set restart.limit"
+        )
+    if verdict == "requeue":
+        _requeue(job)
+        why = f"its ranks ended with exit code {code}" if code else "it was asked to stop"
+        _say(f"job {job.id} goes back into the queue, as {why}; it will go on after {at}")
+
+
+def judge(settings: RequeueSettings, job: Job) -> Verdict:
+    """What is to be done after the ranks of `job` ended with `settings.exit_code`."""
+    folder = settings.folder
+    if read_incarnation(folder).follows(job):
+        return "stale"
+    if settings.exit_code == 0:
+        return "requeue" if _stopped(settings) else "done"
+    if settings.exit_code in FINAL_CODES:
+        return "failed"
+    return "stuck" if fruitless_starts(folder, job) >= settings.restart.limit else "requeue"
+
+
+def _stopped(settings: RequeueSettings) -> bool:
+    try:
+        return last_status(settings.folder) == "stopped"
+    except InputError:
+        return False
+
+
+def _requeue(job: Job) -> None:
+    """Requeue a running job once; nothing happens if it is over, or was requeued by somebody else."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        state = _scontrol("show", "job", "-o", job.id)
+        if state.returncode == 0:
+            if not _runs(state.stdout, job):
+                return
+            done = _scontrol("requeue", job.id)
+            if done.returncode == 0:
+                return
+            if not _unanswered(done.stderr):
+                raise InputError(f"job {job.id} cannot be requeued: {_line(done.stderr)}; submit it again to go on")
+        if time.monotonic() > deadline:
+            raise InputError(f"the controller does not answer: {_line(state.stderr)}; submit the job again to go on")
+        time.sleep(5)
+
+
+def _runs(shown: str, job: Job) -> bool:
+    """Whether Slurm still holds this start of the job for running: not cancelled, not started elsewhere."""
+    fields = dict(re.findall(r"(\S+?)=(\S*)", shown))
+    return fields.get("JobState") == "RUNNING" and fields.get("Restarts") == str(job.restart)
+
+
+def _unanswered(error: str) -> bool:
+    return "Unable to contact" in error or "Socket timed out" in error or "Connection" in error
+
+
+def _scontrol(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["scontrol", *words], capture_output=True, text=True, check=False)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:200]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stdout, flush=True)

@@ -1,0 +1,109 @@
+"""A job is asked to stop, loses a rank, is preempted: it goes on in the same run, and nothing is done twice or lost."""
+
+import os
+import random
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import drill
+from drill import EVERY, STEPS, Training
+from lab import Lab, LabError, wait_until
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.fixture(scope="session")
+def undisturbed(lab: Lab, shard_sets: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
+    """Step to loss of a run on two nodes that nothing happened to."""
+    training = drill.start(lab, tmp_path_factory.mktemp("undisturbed"), shard_sets)
+    training.wait_end()
+    assert training.steps() == list(range(1, STEPS + 1))
+    return training.losses()
+
+
+def check(training: Training, undisturbed: dict[int, float], restarts: int = 1) -> None:
+    """It came to the end after so many restarts, repeating only what no checkpoint held, with the same losses."""
+    assert training.wait_end()["Restarts"] == str(restarts)
+    assert training.losses() == undisturbed
+    assert len(training.restored()) == restarts
+    assert [line["value"] for line in training.records() if line["kind"] == "status"][-1] == "finished"
+
+
+def test_usr1_saves_requeues_once_and_goes_on_in_the_same_mlflow_run(
+    lab: Lab, shard_sets: dict[str, Path], tmp_path: Path, undisturbed: dict[int, float]
+) -> None:
+    training = drill.start(lab, tmp_path / "job", shard_sets, "--tracking.enabled=true")
+    training.wait_step(random.randint(2, 40))
+    lab.run(["scancel", "--signal=USR1", str(training.job)])
+    lab.run(["scancel", "--signal=USR1", str(training.job)])
+    check(training, undisturbed)
+    assert training.steps() == list(range(1, STEPS + 1)), "a step was done twice"
+    assert "as it was asked to stop; it will go on after step" in training.output()
+    with sqlite3.connect(training.run.parent / "mlflow.db") as store:
+        [(runs, status)] = store.execute("select count(*), status from runs").fetchall()
+        steps = [step for (step,) in store.execute("select step from metrics where key = 'train/loss' order by step")]
+    assert (runs, status, steps) == (1, "FINISHED", list(range(1, STEPS + 1)))
+
+
+def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(
+    lab: Lab, shard_sets: dict[str, Path], tmp_path: Path, undisturbed: dict[int, float]
+) -> None:
+    training = drill.start(lab, tmp_path / "job", shard_sets)
+    training.wait_step(random.randint(EVERY + 1, 40))
+    os.kill(drill.rank_pids(lab, "n2")[0], signal.SIGKILL)
+    check(training, undisturbed)
+    [restored] = training.restored()
+    assert restored % EVERY == 0
+    assert len(training.steps()) - STEPS <= EVERY
+
+
+def test_an_urgent_job_takes_the_nodes_and_gives_them_back(
+    lab: Lab, shard_sets: dict[str, Path], tmp_path: Path, undisturbed: dict[int, float]
+) -> None:
+    training = drill.start(lab, tmp_path / "job", shard_sets)
+    training.wait_step(EVERY + 1)
+    urgent = lab.sbatch("--partition=urgent", "--nodes=4", "--exclusive", "--wrap", "sleep 1", cwd=tmp_path)
+    lab.wait(urgent, "COMPLETED", seconds=120)
+    check(training, undisturbed)
+
+
+def test_a_cancelled_job_is_not_requeued(lab: Lab, shard_sets: dict[str, Path], tmp_path: Path) -> None:
+    training = drill.start(lab, tmp_path / "job", shard_sets, "--epochs=2000")
+    training.wait_step(2)
+    lab.run(["scancel", str(training.job)])
+    assert lab.wait(training.job, "CANCELLED")["Restarts"] == "0"
+    lab.wait_idle(4)
+    assert lab.job(training.job)["JobState"] == "CANCELLED"
+
+
+def test_what_would_happen_again_ends_the_job(lab: Lab, shard_sets: dict[str, Path], tmp_path: Path) -> None:
+    training = drill.start(lab, tmp_path / "job", shard_sets, "--data.train_subjects=[S11]", nodes=1)
+    with pytest.raises(LabError, match=r"ended as FAILED"):
+        training.wait_end()
+    assert lab.job(training.job)["Restarts"] == "0"
+    assert "S11" in training.output()
+
+
+def test_starts_without_progress_are_counted_and_end_the_job(
+    lab: Lab, shard_sets: dict[str, Path], tmp_path: Path
+) -> None:
+    words = ("--restart.limit=2", "--checkpoint.every_steps=0", "--epochs=2000")
+    training = drill.start(lab, tmp_path / "job", shard_sets, *words, nodes=1)
+    for restart in range(2):
+        wait_until(lambda n=restart: len(_starts(training)) > n, 120, training.output)
+        before = len(training.steps())
+        wait_until(lambda n=before: len(training.steps()) > n, 60, training.output)
+        os.kill(drill.rank_pids(lab, lab.job(training.job)["NodeList"])[0], signal.SIGKILL)
+        wait_until(lambda: lab.job(training.job)["JobState"] != "RUNNING", 60, training.output)
+    job = lab.wait(training.job, "FAILED")
+    assert job["Restarts"] == "1"
+    assert (
+        "2 starts in a row have made no checkpoint after step 0; the last ended with exit code 137" in training.output()
+    )
+
+
+def _starts(training: Training) -> list[str]:
+    return [line for line in training.records() if line.get("value") == "running"]

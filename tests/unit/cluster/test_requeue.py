@@ -1,0 +1,84 @@
+"""What follows when the ranks of a job have ended."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.endings import NEVER_AGAIN, TRY_AGAIN
+from cluster.fence import fruitless_starts, raise_fence, read_incarnation
+from cluster.requeue import RequeueSettings, _runs, judge
+from cluster.settings import DataSettings
+from cluster.tracking.journal import Journal
+from cluster.world import Job
+
+pytestmark = pytest.mark.unit
+
+
+def ended(folder: Path, code: int) -> RequeueSettings:
+    return RequeueSettings(name="run", runs_dir=folder, data=DataSettings(h36m=folder / "set"), exit_code=code)
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "run"
+
+
+def save(run: Path, step: int) -> None:
+    (run / "checkpoints" / f"step-{step:08d}").mkdir()
+
+
+@pytest.mark.parametrize(("status", "verdict"), [("stopped", "requeue"), ("finished", "done")])
+def test_a_good_end_is_requeued_only_when_it_was_a_stop(run, status, verdict):
+    with Journal(run) as journal:
+        journal.status("running")
+        journal.status(status)
+    raise_fence(run, Job("7"), "n1")
+    assert judge(ended(run.parent, 0), Job("7")) == verdict
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [(1, "failed"), (2, "failed"), (NEVER_AGAIN, "failed"), (TRY_AGAIN, "requeue"), (137, "requeue"), (143, "requeue")],
+)
+def test_only_what_may_go_better_is_tried_again(run, code, verdict):
+    raise_fence(run, Job("7"), "n1")
+    assert judge(ended(run.parent, code), Job("7")) == verdict
+
+
+def test_starts_without_a_new_checkpoint_are_counted_by_job(run):
+    counts = []
+    for restart, step in enumerate([0, 0, 5, 0, 0, 0]):
+        job = Job("7", restart)
+        raise_fence(run, job, "n1")
+        if step:
+            save(run, step)
+        counts.append((fruitless_starts(run, job), judge(ended(run.parent, 137), job)))
+    assert counts == [(1, "requeue"), (2, "requeue"), (0, "requeue"), (1, "requeue"), (2, "requeue"), (3, "stuck")]
+    raise_fence(run, Job("8"), "n1")
+    assert fruitless_starts(run, Job("8")) == 1
+
+
+def test_starts_that_never_reached_the_folder_count_too(run):
+    assert judge(ended(run.parent, 137), Job("7", 1)) == "requeue"
+    assert judge(ended(run.parent, 137), Job("7", 2)) == "stuck"
+
+
+def test_a_start_that_was_left_behind_requeues_nothing(run):
+    raise_fence(run, Job("7", 0), "n1")
+    raise_fence(run, Job("7", 1), "n2")
+    assert read_incarnation(run).number == 2
+    assert judge(ended(run.parent, 137), Job("7", 0)) == "stale"
+
+
+@pytest.mark.parametrize(
+    ("shown", "runs"),
+    [
+        ("JobId=7 JobName=x Requeue=1 Restarts=1 JobState=RUNNING Reason=None", True),
+        ("JobId=7 JobName=x Requeue=1 Restarts=2 JobState=RUNNING Reason=None", False),
+        ("JobId=7 JobName=x Requeue=1 Restarts=1 JobState=CANCELLED Reason=None", False),
+        ("", False),
+    ],
+)
+def test_only_a_running_job_of_this_start_is_requeued(shown, runs):
+    assert _runs(shown, Job("7", 1)) is runs
