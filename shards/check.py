@@ -7,19 +7,23 @@ them and drawn with their skeletons on one sheet: what a person sees there is wh
 import io
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import cv2
 import numpy as np
 from PIL import Image
+from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from poselib.drawing import contact_sheet, draw_skeleton
+from poselib.errors import InputError
 from shards.atomic import write_whole
+from shards.build import ALLOWED_SKIPS
 from shards.crop import crop_person
 from shards.occluders import Occluder
 from shards.readers import find_reader
@@ -34,6 +38,7 @@ SHEET_PX: Final = 240
 DAMAGE_SHOWN: Final = 20
 
 Item = Person | Occluder
+_Any = TypeVar("_Any")
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class CheckReport:
         synthetic: whether the studio made it.
         counts: samples that a build would take, by subject (or part), action and camera.
         notes: how cameras were read, and of how many recordings and cameras that holds.
-        lens: what the layout knows of the lens.
+        lens: what the layout knows of the lens; empty where there are no cameras.
         faults: known faults that concern it, and what a build does about them by default.
         split: how training and validation parts were told apart.
         damage: what is missing or wrong, in all annotations and in the pictures that were read.
@@ -82,7 +87,7 @@ def check_raw(settings: CheckSettings) -> CheckReport:
     counts: Counter[tuple[str, str, str]] = Counter()
     notes: Counter[str] = Counter()
     damage: list[Skipped] = []
-    for part in parts:
+    for part in _shown(parts, f"{settings.raw}: annotations"):
         survey = reader.survey(build, part)
         counts.update(survey.counts)
         notes.update(survey.notes)
@@ -108,11 +113,13 @@ def check_raw(settings: CheckSettings) -> CheckReport:
 def describe(report: CheckReport) -> Iterator[str | Table]:
     """The report, piece by piece, for the console."""
     origin = ", synthetic" if report.synthetic else ""
-    yield f"{report.raw}: {report.source}{origin}, layout {report.layout}, {sum(report.counts.values())} samples"
+    what = "pictures that may hold objects" if report.source == "voc" else "samples"
+    yield f"{report.raw}: {report.source}{origin}, layout {report.layout}, {sum(report.counts.values())} {what}"
     yield _table(report.counts)
     for note, count in sorted(report.notes.items()):
         yield f"cameras, told by projecting poses: {note} in {count} views"
-    yield f"lens: {report.lens}"
+    if report.lens:
+        yield f"lens: {report.lens}"
     if report.split:
         yield f"split: {report.split}"
     for fault in report.faults:
@@ -124,7 +131,31 @@ def describe(report: CheckReport) -> Iterator[str | Table]:
     if not report.damage:
         yield f"no damage found in the annotations and {report.pictures} pictures"
     if report.sheet:
-        yield f"look at {report.sheet}: every skeleton must lie on its person"
+        what = (
+            "every object must be cut out whole" if report.source == "voc" else "every skeleton must lie on its person"
+        )
+        yield f"look at {report.sheet}: {what}; next: pose shards build {report.raw} OUT"
+
+
+def check_share(report: CheckReport) -> None:
+    """Say before a build does that too much is damaged.
+
+    Raises:
+        InputError: more than 1 % is, as far as it was looked at.
+    """
+    lost = sum(skip.samples for skip in report.damage)
+    total = sum(report.counts.values()) + lost
+    if lost > ALLOWED_SKIPS * total:
+        raise InputError(
+            f"raw: {lost} of {total} samples in {report.raw} are damaged, more than {ALLOWED_SKIPS:.0%}: a build "
+            f"would stop; repair them, the first: {report.damage[0]}"
+        )
+
+
+def _shown(items: Sequence[_Any], title: str) -> Iterator[_Any]:
+    """The items, with a progress bar that leaves no trace."""
+    console = Console(stderr=True)
+    yield from track(items, title, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _build_settings(settings: CheckSettings) -> BuildSettings:
@@ -135,6 +166,7 @@ def _build_settings(settings: CheckSettings) -> BuildSettings:
         source=settings.source,
         layout=settings.layout,
         subjects=settings.subjects,
+        box=settings.box,
         lens=settings.lens,
         mpii_map=settings.mpii_map,
         mpii_val_list=settings.mpii_val_list,
@@ -151,7 +183,7 @@ def _sample(build: BuildSettings, reader: Reader, parts: list[Part], wanted: int
     items: list[Item] = []
     damage: list[Skipped] = []
     sparse = replace(build, every=FIRST_FRAME_ONLY, every_test=0)  # decoding on would take minutes
-    for number, place in enumerate(chosen):
+    for number, place in enumerate(_shown(chosen, f"{build.raw}: pictures")):
         read = list(islice(reader.read(sparse, parts[place]), each * 8))
         damage += [item for item in read if isinstance(item, Skipped)]
         usable = [item for item in read if not isinstance(item, Skipped)]
@@ -163,7 +195,7 @@ def _sample(build: BuildSettings, reader: Reader, parts: list[Part], wanted: int
 def _lens(items: list[Item]) -> str:
     people = [item for item in items if isinstance(item, Person) and item.intrinsics.any()]
     if not people:
-        return "no cameras"
+        return ""
     if any(person.distortion.any() for person in people):
         return "distortion is stored: pinhole, brown and undistorted are possible"
     return "no distortion is stored: only pinhole is possible"
@@ -205,9 +237,14 @@ def _caption(item: Item) -> str:
 
 
 def _table(counts: dict[tuple[str, str, str], int]) -> Table:
-    """Samples by subject and action, a column per camera."""
+    """Samples by subject and action, a column per camera; just by part of the set where there are none of these."""
     cameras = sorted({camera for _, _, camera in counts})
-    table = Table("subject", "action", *(camera or "samples" for camera in cameras))
+    if cameras == [""]:
+        table = Table("part", "samples")
+        for (part, _, _), count in sorted(counts.items()):
+            table.add_row(part, str(count))
+        return table
+    table = Table("subject", "action", *cameras)
     rows = sorted({(subject, action) for subject, action, _ in counts}, key=lambda row: (natural_order(row[0]), row[1]))
     for subject, action in rows:
         table.add_row(subject, action, *(str(counts.get((subject, action, camera), 0)) for camera in cameras))

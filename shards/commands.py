@@ -6,7 +6,7 @@ from rich.console import Console
 
 import shards.studio.make
 from shards.build import build
-from shards.check import check_raw, describe
+from shards.check import check_raw, check_share, describe
 from shards.make import Unfinished
 from shards.manifest import ShardSet, verify
 from shards.settings import BuildSettings, CheckSettings, StudioSettings, VerifySettings
@@ -25,8 +25,10 @@ def make_studio(settings: StudioSettings) -> None:
 def check_shards(settings: CheckSettings) -> None:
     """Say what a raw folder holds and how it is understood."""
     console = Console()
-    for piece in describe(check_raw(settings)):
+    report = check_raw(settings)
+    for piece in describe(report):
         console.print(piece, soft_wrap=isinstance(piece, str), highlight=False, markup=False)
+    check_share(report)
 
 
 def build_shards(settings: BuildSettings) -> None:

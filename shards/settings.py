@@ -95,6 +95,7 @@ class CheckSettings:
         source: what `raw` holds; `auto` looks.
         layout: how it is laid out; `auto` looks.
         subjects: Human3.6M subjects to look at; empty takes all.
+        box: the nominal person box, as a build would take it.
         lens: how joints are projected, as a build would.
         mpii_map: which MPII joints supervise Human3.6M's.
         mpii_val_list: MPII pictures that validate: a text file of picture names, one a line, or HRNet's `valid.json`.
@@ -109,6 +110,7 @@ class CheckSettings:
     source: SourceName = "auto"
     layout: Layout = "auto"
     subjects: tuple[str, ...] = ()
+    box: Box = "root2000"
     lens: Lens = "pinhole"
     mpii_map: MpiiMap = "eth"
     mpii_val_list: Path | None = None

@@ -3,6 +3,8 @@
 Annotations are read once, by the process that cuts the parts; a part carries the wanted poses of its recording only.
 """
 
+import errno
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,12 +19,14 @@ from shards.readers.checks import FORMULAS, camera_position, choose_convention, 
 from shards.readers.h36m_faults import Recording
 from shards.readers.h36m_metadata import ACTIONS, CAMERAS
 from shards.readers.h36m_person import ALL_JOINTS, Lens, is_wanted, make_person
-from shards.readers.pictures import load_picture
+from shards.readers.pictures import lacking, load_picture
 from shards.records import Skipped
 from shards.settings import BuildSettings
 from shards.source import Part, Person, Survey
 from shards.table import natural_order
 
+MISSING: Final = os.strerror(errno.ENOENT)
+"""As reading a picture that is not there puts it."""
 PICTURE_NAME: Final = re.compile(r"s_(\d\d)_act_(\d\d)_subact_(\d\d)_ca_(\d\d)_(\d{6})\.\w+$")
 
 
@@ -90,10 +94,16 @@ def read_stills(settings: BuildSettings, part: Part) -> Iterator[Person | Skippe
 
 
 def survey_stills(settings: BuildSettings, part: Part) -> Survey:
-    """Pictures by camera, and how each camera was read."""
+    """Pictures by camera, how each camera was read, and what is not there."""
     take: StillTake = part.content
-    counts = {(take.subject, take.action, view.camera): len(view.frames) for view in take.views}
-    return Survey(counts, tuple(view.note for view in take.views), take.lost)
+    counts: dict[tuple[str, str, str], int] = {}
+    damage = list(take.lost)
+    for view in take.views:
+        missing = lacking(settings.raw, view.files)
+        wanted = zip(view.frames, view.files, strict=True)
+        damage += [Skipped(file, frame, MISSING) for frame, file in wanted if file in missing]
+        counts[take.subject, take.action, view.camera] = len(view.frames) - len(missing)
+    return Survey(counts, tuple(view.note for view in take.views), tuple(damage))
 
 
 def cut_parts(settings: BuildSettings, takes: list[StillTake]) -> list[Part]:

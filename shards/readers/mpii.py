@@ -3,6 +3,8 @@
 A part is a run of training pictures. Only people with joints are taken; test pictures have none.
 """
 
+import errno
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from poselib.camera import fit_aspect, tight_box
 from poselib.errors import InputError
 from poselib.skeleton import H36M_FROM_MPII, H36M_JOINTS, MPII_JOINTS
 from shards.readers.mpii_lists import describe_split, find_list, part_of
-from shards.readers.pictures import inner_path, load_picture
+from shards.readers.pictures import inner_path, lacking, load_picture
 from shards.records import Skipped
 from shards.sample import Names
 from shards.settings import BuildSettings
@@ -128,11 +130,17 @@ def split(settings: BuildSettings) -> str:
 
 
 def survey(settings: BuildSettings, part: Part) -> Survey:
-    """People by part of the set."""
+    """People by part of the set, and what is not there."""
     counts: Counter[tuple[str, str, str]] = Counter()
+    damage = []
+    missing = lacking(settings.raw, [f"images/{picture.name}" for picture in part.content if picture.people])
     for picture in part.content:
-        counts[picture.part, "", ""] += len(picture.people)
-    damage = [Skipped(f"images/{picture.name}", -1, fault) for picture in part.content for fault in picture.faults]
+        file = f"images/{picture.name}"
+        damage += [Skipped(file, -1, fault) for fault in picture.faults]
+        if file in missing:
+            damage.append(Skipped(file, -1, os.strerror(errno.ENOENT), len(picture.people)))
+        elif picture.people:
+            counts[picture.part, "", ""] += len(picture.people)
     return Survey(dict(counts), (), tuple(damage))
 
 

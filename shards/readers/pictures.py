@@ -1,5 +1,6 @@
 """Still pictures, found and read strictly."""
 
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,6 +33,20 @@ def load_labels(path: Path) -> np.ndarray:
         if picture.mode not in ("P", "L"):
             raise ValueError(f"a picture of mode {picture.mode} holds no labels; a palette picture does")
         return np.asarray(picture)
+
+
+def lacking(raw: Path, files: Iterable[str]) -> set[str]:
+    """Those of the files below `raw` that are not there; each folder is listed once, which is fast on any disk."""
+    files = set(files)
+    listed = {parent: _names(raw / parent) for parent in {PurePosixPath(file).parent for file in files}}
+    return {file for file in files if PurePosixPath(file).name not in listed[PurePosixPath(file).parent]}
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir()}
+    except OSError:
+        return set()
 
 
 def inner_path(name: Any, where: Path) -> str:

@@ -3,7 +3,9 @@
 Source: Sarandi et al., "How Robust is 3D Human Pose Estimation to Occlusion?", 2018, and its code.
 """
 
+import errno
 import math
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 
 from poselib.errors import InputError
 from shards.occluders import Occluder
-from shards.readers.pictures import load_labels, load_picture
+from shards.readers.pictures import lacking, load_labels, load_picture
 from shards.records import Skipped
 from shards.sample import Names
 from shards.settings import BuildSettings
@@ -141,7 +143,10 @@ def split(settings: BuildSettings) -> str:
 
 def survey(settings: BuildSettings, part: Part) -> Survey:
     """Pictures with a segmentation; how many objects they give is known when they are read."""
-    return Survey({("pictures", "", ""): len(part.content)})
+    root = _root(settings.raw) or settings.raw
+    files = [form.format(name) for name in part.content for form in ("Annotations/{}.xml", "JPEGImages/{}.jpg")]
+    damage = tuple(Skipped(file, -1, os.strerror(errno.ENOENT)) for file in sorted(lacking(root, files)))
+    return Survey({("pictures", "", ""): len(part.content)}, (), damage)
 
 
 READER: Final = Reader(
