@@ -1,4 +1,4 @@
-"""A finished shard set on disk: opened with cheap checks, read sample by sample, or verified byte by byte."""
+"""A finished shard set: opened with cheap checks, read sample by sample, or verified byte by byte."""
 
 import hashlib
 import os
@@ -11,57 +11,72 @@ from typing import Any, Final
 import numpy as np
 
 from poselib.errors import InputError
-from shards.records import Manifest, read_manifest
+from shards.place import Place, ShardFiles
+from shards.records import Manifest, parse_manifest
 from shards.sample import NUMERIC, NUMERIC_SIZE, Sample, decode_names, encode_arrays, unpack
+from shards.storage_settings import StorageSettings
 from shards.table import BLOCK, CODED, MEMBERS, row_type
 
 MANIFEST: Final = "manifest.json"
 TABLE: Final = "samples.npy"
-OPEN_FILES: Final = 512
 NAMED: Final = 20
 """How many damaged samples a message names before it only counts."""
 
+_ADVICE: Final = "`pose shards verify` checks the whole set"
+_LARGEST: Final = 1 << 28
+"""Bytes that no sample takes."""
 _VECTOR_BYTES: Final = 4 * NUMERIC_SIZE
 _NPY_HEADER: Final = encode_arrays({name: np.zeros(shape) for name, shape in NUMERIC.items()})[:-_VECTOR_BYTES]
+
+
+class DamagedSample(InputError):
+    """A sample whose bytes are not those that were written; names the shard and the sample's key."""
 
 
 class ShardSet:
     """A finished shard set; samples are read from sets of people (see `shards.occluders` for the others).
 
     It holds a map of `samples.npy`, which all processes of a machine share, and open files; never copies of
-    annotations. Pickling sends the folder's name only.
+    annotations. Pickling sends the place's name only.
 
     Attributes:
-        folder: where it lies.
+        folder: where it lies, a folder or a URL.
         manifest: what it says of itself.
         samples: one row per sample, see `shards.table.row_type`; read-only memory map.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, samples: np.ndarray) -> None:
-        self.folder, self.manifest, self.samples = folder, manifest, samples
-        self._files: dict[int, int] = {}
+    def __init__(self, place: Place, manifest: Manifest, samples: np.ndarray) -> None:
+        self.folder, self.manifest, self.samples = place.name, manifest, samples
+        self._place, self._files = place, ShardFiles(place, manifest.shards)
 
     @classmethod
-    def open(cls, folder: Path | str, kind: str = "people") -> "ShardSet":
+    def open(
+        cls,
+        folder: Path | str,
+        kind: str = "people",
+        storage: StorageSettings | None = None,
+        tolerant: bool = False,
+    ) -> "ShardSet":
         """Open a set of this kind and check its files' existence and sizes.
+
+        Args:
+            folder: where it lies, a folder or a URL.
+            kind: `people` or `occluders`.
+            storage: how it is reached.
+            tolerant: accept tars of another size; their samples prove to be damaged when they are read.
 
         Raises:
             InputError: no folder, no manifest, another kind or format version, no samples, or files that disagree.
         """
-        folder = Path(folder)
-        manifest = open_manifest(folder)
+        place = Place(folder, storage or StorageSettings())
+        manifest = _open_manifest(place, tolerant)
         if manifest.kind != kind:
             raise InputError(f"{folder} holds {manifest.kind}, not {kind}")
-        return cls(folder, manifest, _open_table(folder, manifest))
+        return cls(place, manifest, _open_table(place, manifest))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as the folder's name."""
-        return ShardSet.open, (self.folder, self.manifest.kind)
-
-    def __del__(self) -> None:
-        """Close what is open."""
-        for handle in getattr(self, "_files", {}).values():
-            os.close(handle)
+        """Pickled as the place's name."""
+        return ShardSet.open, (self.folder, self.manifest.kind, self._place.settings)
 
     def __len__(self) -> int:
         """How many samples the set holds."""
@@ -98,123 +113,150 @@ class ShardSet:
             raise InputError(f"{self.folder}: no sample fits subjects {list(subjects)} and every {every}")
         return rows
 
-    def read(self, row: int) -> Sample:
-        """One sample with its names.
+    def shard_sizes(self, rows: np.ndarray) -> tuple[int, ...]:
+        """How many of these rows, ascending, each shard holds; shards without any are left out."""
+        return tuple(np.unique(self.samples["shard"][rows], return_counts=True)[1].tolist())
 
-        Raises:
-            InputError: the file does not hold what the table says.
-        """
+    def read(self, row: int) -> Sample:
+        """One sample with its names; errors as in `read_bytes`."""
         place = self.samples[row]
         start = int(place["jpg_offset"]) - BLOCK
-        data = self._read_span(row, start)
+        data = self._read_span(row)
         try:
-            header = tarfile.TarInfo.frombuf(data[:BLOCK], "utf-8", "strict")
+            key = tarfile.TarInfo.frombuf(data[:BLOCK], "utf-8", "strict").name.removesuffix(".jpg")
             json_start = int(place["json_offset"]) - start
             names = decode_names(data[json_start : json_start + int(place["json_size"])])
         except (tarfile.TarError, ValueError, TypeError) as error:
-            raise self._damaged(row, str(error)) from error
+            raise self.damaged(row, str(error)) from error
         jpeg = data[BLOCK : BLOCK + int(place["jpg_size"])]
-        return Sample(header.name.removesuffix(".jpg"), jpeg, names, unpack(self._vector(row, data).copy()))
+        return Sample(key, jpeg, names, unpack(self._vector(row, data).copy()))
 
     def read_bytes(self, rows: Iterable[int]) -> tuple[list[np.ndarray], np.ndarray]:
         """Encoded pictures (uint8 arrays) and vectors (float32 `n NUMERIC_SIZE`) of rows: one read per sample.
 
         Raises:
-            InputError: a file does not hold what the table says.
+            DamagedSample: a file does not hold what the table says.
+            InputError: a file cannot be read, however often it is tried.
         """
-        rows = list(rows)
-        jpegs, vectors = [], np.empty((len(rows), NUMERIC_SIZE), np.float32)
-        for place, row in enumerate(rows):
-            data = self._read_span(row, int(self.samples["jpg_offset"][row]))
-            jpegs.append(np.frombuffer(data, np.uint8, int(self.samples["jpg_size"][row])))
-            vectors[place] = self._vector(row, data)
-        return jpegs, vectors
+        found = [self.read_one(row) for row in rows]
+        vectors = np.array([vector for _, vector in found], np.float32).reshape(-1, NUMERIC_SIZE)
+        return [jpeg for jpeg, _ in found], vectors
 
-    def _read_span(self, row: int, start: int) -> bytes:
-        """The bytes of a sample's shard from `start` to the end of the sample."""
+    def read_one(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Encoded picture (uint8 `n`) and vector (float32 `NUMERIC_SIZE`) of a row; errors as in `read_bytes`."""
+        data = self._read_span(row)
+        jpeg = np.frombuffer(data, np.uint8, int(self.samples["jpg_size"][row]), BLOCK)
+        return jpeg, self._vector(row, data)
+
+    def damaged(self, row: int, reason: str) -> DamagedSample:
+        """The error that names a sample by its shard and key."""
+        shard = int(self.samples["shard"][row])
+        if not shard < len(self.manifest.shards):
+            return DamagedSample(f"{self._place.of(TABLE)}, sample {row}: there is no shard {shard}; {_ADVICE}")
+        file, key = self._place.of(self.manifest.shards[shard].file), self._key(row)
+        return DamagedSample(f"{file}, sample {row}{key and f' ({key})'}: {reason}; {_ADVICE}")
+
+    def _key(self, row: int) -> str:
+        """A sample's key: by its header in the tar, else by DALI's index beside it; empty where both are damaged."""
         place = self.samples[row]
-        size = int(place["npy_offset"]) + int(place["npy_size"]) - start
-        shard = int(place["shard"])
-        path = self.folder / self.manifest.shards[shard].file
+        shard = self.manifest.shards[int(place["shard"])]
         try:
-            handle = self._files[shard] if shard in self._files else os.open(path, os.O_RDONLY)
-            try:
-                data = os.pread(handle, size, start)
-            finally:
-                if len(self._files) < OPEN_FILES:
-                    self._files[shard] = handle
-                elif shard not in self._files:
-                    os.close(handle)
-        except OSError as error:
-            raise self._damaged(row, error.strerror or str(error)) from error
+            header = self._files.read(int(place["shard"]), int(place["jpg_offset"]) - BLOCK, BLOCK)
+            return tarfile.TarInfo.frombuf(header, "utf-8", "strict").name.removesuffix(".jpg")
+        except (InputError, OSError, OverflowError, ValueError, tarfile.TarError):
+            pass
+        try:
+            lines = self._place.read(str(Path(shard.file).with_suffix(".idx"))).decode().splitlines()
+            # Below the version: `jpg OFFSET SIZE NAME json ...`, a line for each sample of the shard.
+            in_shard = int(np.count_nonzero(self.samples["shard"][:row] == place["shard"]))
+            return lines[1 + in_shard].split(" ")[3].removesuffix(".jpg")
+        except (InputError, ValueError, IndexError):
+            return ""
+
+    def _read_span(self, row: int) -> bytes:
+        """The bytes of a sample, from the header of its first member to the end of its last one."""
+        place = self.samples[row]
+        start, shard = int(place["jpg_offset"]) - BLOCK, int(place["shard"])
+        size = int(place["npy_offset"]) + int(place["npy_size"]) - start
+        if shard >= len(self.manifest.shards) or start < 0 or not BLOCK < size < _LARGEST:
+            raise self.damaged(row, f"{TABLE} says that it takes {size} bytes from byte {start}")
+        data = self._files.read(shard, start, size)
         if len(data) != size:
-            raise self._damaged(row, "the file is too short")
+            raise self.damaged(row, "the file is too short")
+        if zlib.crc32(memoryview(data)[BLOCK:]) != place["crc32"]:
+            raise self.damaged(row, "its bytes are not those that were written")
         return data
 
     def _vector(self, row: int, data: bytes) -> np.ndarray:
         head = len(data) - int(self.samples["npy_size"][row])
         if data[head:-_VECTOR_BYTES] != _NPY_HEADER:
-            raise self._damaged(row, f"its .npy is no float32 vector of {NUMERIC_SIZE}")
+            raise self.damaged(row, f"its .npy is no float32 vector of {NUMERIC_SIZE}")
         return np.frombuffer(data, np.float32, NUMERIC_SIZE, len(data) - _VECTOR_BYTES)
 
-    def _damaged(self, row: int, reason: str) -> InputError:
-        file = self.manifest.shards[int(self.samples["shard"][row])].file
-        return InputError(f"{self.folder / file}, sample {row}: {reason}; `pose shards verify` checks the whole set")
 
-
-def open_manifest(folder: Path) -> Manifest:
+def open_manifest(folder: Path | str, storage: StorageSettings | None = None) -> Manifest:
     """The manifest of a finished set of any kind, its files checked for existence and size.
 
     Raises:
         InputError: as in `ShardSet.open`.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; a shard set is one with a {MANIFEST}")
-    if not (folder / MANIFEST).is_file():
-        raise InputError(f"{folder} has no {MANIFEST}: the build has not finished, run `pose shards build` again")
-    manifest = read_manifest(folder / MANIFEST)
-    if manifest.samples < 1:
-        raise InputError(f"{folder} holds no samples")
-    for shard in manifest.shards:
-        path = folder / shard.file
-        size = path.stat().st_size if path.is_file() else -1
-        if size != shard.bytes:
-            found = "is missing" if size < 0 else f"has {size} bytes"
-            raise InputError(f"{path} {found}, the manifest says {shard.bytes}; copy or build the set again")
-    return manifest
+    return _open_manifest(Place(folder, storage or StorageSettings()), tolerant=False)
 
 
-def verify(folder: Path | str) -> Manifest:
+def verify(folder: Path | str, storage: StorageSettings | None = None) -> Manifest:
     """Read every byte of a set of any kind and compare it with the manifest.
 
     Raises:
         InputError: names the damaged shards and samples.
     """
-    folder = Path(folder)
-    manifest = open_manifest(folder)
-    rows = _open_table(folder, manifest)
+    place = Place(folder, storage or StorageSettings())
+    manifest = _open_manifest(place, tolerant=False)
+    rows = _open_table(place, manifest)
     damage: list[str] = []
-    if hashlib.sha256((folder / TABLE).read_bytes()).hexdigest() != manifest.index_sha256:
-        damage.append(TABLE)
+    with place.whole(TABLE) as path:
+        if hashlib.sha256(path.read_bytes()).hexdigest() != manifest.index_sha256:
+            damage.append(TABLE)
     for number, shard in enumerate(manifest.shards):
-        with (folder / shard.file).open("rb") as stream:
+        with place.whole(shard.file) as path, path.open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() == shard.sha256:
                 continue
             bad = _damaged_samples(stream.fileno(), manifest.kind, rows[rows["shard"] == number])
         named = ", ".join(bad[:NAMED]) + (f" and {len(bad) - NAMED} more" if len(bad) > NAMED else "")
         damage.append(f"{shard.file} ({named or 'outside of its samples'})")
     if damage:
-        raise InputError(f"{folder} is damaged: {'; '.join(damage)}; copy or build the set again")
+        raise InputError(f"{place.name} is damaged: {'; '.join(damage)}; copy or build the set again")
     return manifest
 
 
-def _open_table(folder: Path, manifest: Manifest) -> np.ndarray:
+def _open_manifest(place: Place, tolerant: bool) -> Manifest:
+    """As `open_manifest`. Files behind a URL are checked when they are fetched."""
+    folder = place.folder
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; a shard set is one with a {MANIFEST}")
+    if folder is not None and not (folder / MANIFEST).is_file():
+        raise InputError(f"{folder} has no {MANIFEST}: the build has not finished, run `pose shards build` again")
+    manifest = parse_manifest(place.read(MANIFEST), place.of(MANIFEST))
+    if manifest.samples < 1:
+        raise InputError(f"{place.name} holds no samples")
+    for shard in manifest.shards:
+        if folder is None:
+            break
+        path = folder / shard.file
+        size = path.stat().st_size if path.is_file() else -1
+        if size != shard.bytes and not (tolerant and size >= 0):
+            found = "is missing" if size < 0 else f"has {size} bytes"
+            raise InputError(f"{path} {found}, the manifest says {shard.bytes}; copy or build the set again")
+    return manifest
+
+
+def _open_table(place: Place, manifest: Manifest) -> np.ndarray:
+    """A map of `samples.npy`: its pages are shared by all processes of a machine, so it is mapped from any disk."""
     try:
-        rows = np.load(folder / TABLE, mmap_mode="r", allow_pickle=False)
+        rows = np.load(place.local(TABLE, manifest.index_sha256), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder / TABLE} cannot be read ({error}); copy or build the set again") from error
+        raise InputError(f"{place.of(TABLE)} cannot be read ({error}); copy or build the set again") from error
     if rows.dtype != row_type(manifest.kind) or len(rows) != manifest.samples:
-        raise InputError(f"{folder / TABLE} does not fit {MANIFEST}; copy or build the set again")
+        raise InputError(f"{place.of(TABLE)} does not fit {MANIFEST}; copy or build the set again")
     return rows
 
 

@@ -97,13 +97,22 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Parse a `manifest.json`.
+    """Read a `manifest.json`; errors as in `parse_manifest`."""
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(content: bytes, path: str) -> Manifest:
+    """The manifest in the bytes of a `manifest.json`.
+
+    Args:
+        content: of the file.
+        path: of the file, for messages.
 
     Raises:
         InputError: not JSON, of another format version, or without the fields of this one.
     """
     try:
-        fields = json.loads(path.read_bytes())
+        fields = json.loads(content)
         version = fields["format_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); build the set again in an empty folder") from error

@@ -3,13 +3,14 @@ import json
 import pickle
 import shutil
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
 
 from poselib.errors import InputError
 from shards.build import build
-from shards.manifest import ShardSet, verify
+from shards.manifest import DamagedSample, ShardSet, verify
 from shards.records import read_manifest
 from shards.sample import NUMERIC_SIZE, decode_names, decode_vector
 from shards.settings import BuildSettings
@@ -200,17 +201,25 @@ def test_reading_a_file_cut_after_opening_is_an_error_that_names_it(copied):
     shards = ShardSet.open(copied)
     tar = copied / shards.manifest.shards[0].file
     tar.write_bytes(tar.read_bytes()[:1000])
-    with pytest.raises(InputError, match=rf"{tar.name}, sample 1: the file is too short"):
+    with pytest.raises(InputError, match=rf"{tar.name}, sample 1 \(\w+\): the file is too short"):
         shards.read_bytes([1])
 
 
 def test_a_vector_of_another_shape_is_an_error(copied):
     shards = ShardSet.open(copied)
-    place = shards.samples[0]
+    place = shards.samples[0].copy()
+    start, stop = int(place["jpg_offset"]), int(place["npy_offset"]) + int(place["npy_size"])
     with (copied / shards.manifest.shards[0].file).open("r+b") as stream:
         stream.seek(int(place["npy_offset"]))
         stream.write(b"PK")
-    with pytest.raises(InputError, match="no float32 vector"):
+        stream.flush()
+        with pytest.raises(DamagedSample, match="not those that were written"):
+            shards.read_bytes([0])
+        stream.seek(start)
+        changed = zlib.crc32(stream.read(stop - start))
+    shards.samples = shards.samples.copy()
+    shards.samples["crc32"][0] = changed  # as a set would hold it that was written so
+    with pytest.raises(DamagedSample, match="no float32 vector"):
         shards.read_bytes([0])
 
 
