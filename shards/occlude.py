@@ -7,6 +7,7 @@ edge. And objects stand ready at several sizes, each averaged down, so that a bi
 does not alias: that is the same on CPU and GPU.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,20 +150,18 @@ def paste(crop: np.ndarray, picture: np.ndarray, object_from_crop: np.ndarray) -
         picture: uint8 `h w 4` as in `Bank.levels`: RGB times alpha, and alpha.
         object_from_crop: `2 3`, without rotation.
     """
-    per_px, offset = object_from_crop[[0, 1], [0, 1]].astype(np.float64), object_from_crop[:, 2].astype(np.float64)
-    size = np.array(picture.shape[1::-1])
+    (per_x, _, x), (_, per_y, y) = object_from_crop.tolist()
+    rows, columns = picture.shape[:2]
     # Interpolation lets an edge fade out over half a pixel of the object.
-    low = np.maximum(np.floor((-0.5 - offset) / per_px), 0).astype(int)
-    high = np.minimum(np.ceil((size + 0.5 - offset) / per_px), crop.shape[1::-1]).astype(int)
-    if np.any(high <= low):
+    left, right = max(0, math.floor((-0.5 - x) / per_x)), min(crop.shape[1], math.ceil((columns + 0.5 - x) / per_x))
+    top, bottom = max(0, math.floor((-0.5 - y) / per_y)), min(crop.shape[0], math.ceil((rows + 0.5 - y) / per_y))
+    if left >= right or top >= bottom:
         return
-    part = crop[low[1] : high[1], low[0] : high[0]]
-    matrix = np.zeros((2, 3))
-    matrix[[0, 1], [0, 1]] = per_px
-    matrix[:, 2] = per_px * (low + 0.5) + offset - 0.5  # OpenCV's pixel centres sit at integers
-    warped = cv2.warpAffine(
-        picture, matrix, (high - low).tolist(), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=0
-    )
+    part = crop[top:bottom, left:right]
+    # OpenCV's pixel centres sit at integers.
+    matrix = np.array([[per_x, 0, per_x * (left + 0.5) + x - 0.5], [0, per_y, per_y * (top + 0.5) + y - 0.5]])
+    size, flags = (right - left, bottom - top), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(picture, matrix, size, flags=flags, borderValue=0)
     rest = cv2.cvtColor(cv2.bitwise_not(cv2.extractChannel(warped, 3)), cv2.COLOR_GRAY2RGB)
     seen = cv2.multiply(part, rest, scale=1 / 255)
     part[:] = cv2.add(seen, cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB))
