@@ -54,7 +54,7 @@ def describe_set(out: Path, shards: ShardSet) -> str:
 
 def verify_shards(settings: VerifySettings) -> None:
     """Read every byte of a shard set and compare it with its manifest."""
-    manifest = verify(settings.folder)
+    manifest = verify(settings.folder, settings.storage)
     Console().print(
         f"{settings.folder}: {manifest.samples} samples in {len(manifest.shards)} shards are whole,"
         f" set {manifest.set_hash[:12]}",

@@ -3,10 +3,13 @@
 The way of a micro-batch:
 
     order    which samples: `Draws`, from the place in the run alone                 (shards.order)
-    read     their JPEG bytes and numbers: one read each                            (shards.manifest)
+    read     their JPEG bytes and numbers: one read each                   (shards.damage, .manifest)
     plan     crop matrices, pasted objects, colour gains, targets, weights           (shards.augment)
     DALI     decode, warp, paste: uint8 `b h w 3`                                    (shards.pipeline)
     Batch    pictures and targets on the device; gain and normalisation there        (here)
+
+A damaged sample stops the run, or another one takes its place (shards.damage). A picture that only DALI finds to be
+damaged stops the graph: then a new graph starts over with the micro-batches that were not handed out yet.
 
 Reading and planning happen in the caller's thread, `prefetch` batches before DALI's result is asked for; decoding,
 warping and pasting in DALI's threads. A loader has no position of its own: whoever resumes hands in the draws that are
@@ -17,9 +20,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -27,10 +30,11 @@ from jaxtyping import Float, UInt8
 from poselib.errors import InputError
 from poselib.settings import ModelSettings
 from shards.augment import Plan, plan
-from shards.manifest import ShardSet
+from shards.damage import Policy, Reading, Spot, read_samples, undecodable
+from shards.manifest import DamagedSample, ShardSet
 from shards.occlude import Bank, Layers, layers, most_occluders
 from shards.order import Draws
-from shards.pipeline import Feed, build_pipeline
+from shards.pipeline import Graph, build_pipeline
 from shards.settings import AugmentSettings, CropSettings, LoaderSettings
 
 _MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB, of values in [0, 1]
@@ -63,6 +67,7 @@ class Batch:
         weights: `b j 3`, 0 where a coordinate is not supervised.
         draws: where the samples come from.
         plan: how they were cut, on the host.
+        replaced: a line for each damaged sample whose place another one has taken.
     """
 
     pictures: UInt8[torch.Tensor, "b h w 3"]
@@ -71,6 +76,7 @@ class Batch:
     weights: Float[torch.Tensor, "b j 3"]
     draws: Draws
     plan: Plan
+    replaced: tuple[str, ...] = ()
 
     @cached_property
     def inputs(self) -> Float[torch.Tensor, "b 3 h w"]:
@@ -106,94 +112,112 @@ def load_batches(
         threads: CPU threads where the settings leave them open.
         bank: objects to paste, where a source's settings ask for them.
 
+    Raises:
+        DamagedSample: a sample is damaged, and the settings do not skip it.
+        InputError: all samples of a micro-batch are, or a file cannot be read, however often it is tried.
+
     However the iterator is left, at its end, early or by an exception, the graph's threads end with it.
     """
-    pending: deque[tuple[Draws, Plan]] = deque()
     augment = [source.augment for source in sources]
-    objects = most_occluders(augment)
-    feed = _feed(sources, iter(draws), pending, lambda v, d: plan(v, d, augment, crop, model, seed, bank), bank)
     on_gpu = settings.device == "gpu" or (settings.device == "auto" and device.type == "cuda")
-    graph = build_pipeline(
-        feed,
-        batch,
-        model.crop_width,
-        model.crop_height,
-        "gpu" if on_gpu else "cpu",
-        device.index or 0,
-        settings.threads or threads,
-        settings.prefetch,
-        objects,
-        settings.hw_decoder_load,
-    )
-    with graph:
-        while True:
-            try:
-                pictures = graph.run()
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                raise _undecodable(sources, pending[0][0], error) from error
-            drawn, planned = pending.popleft()
-            yield _to_batch(pictures, drawn, planned, device)
+
+    def start(kitchen: Kitchen) -> Graph:
+        return build_pipeline(
+            kitchen.feed,
+            batch,
+            model.crop_width,
+            model.crop_height,
+            "gpu" if on_gpu else "cpu",
+            device.index or 0,
+            settings.threads or threads,
+            settings.prefetch,
+            most_occluders(augment),
+            settings.hw_decoder_load,
+        )
+
+    def make_plan(vectors: np.ndarray, drawn: Draws) -> Plan:
+        return plan(vectors, drawn, augment, crop, model, seed, bank)
+
+    kitchen = Kitchen(sources, iter(draws), make_plan, bank, settings.damaged)
+    while True:
+        with start(kitchen) as graph:
+            while True:
+                try:
+                    pictures = graph.run()
+                except StopIteration:
+                    return
+                except RuntimeError as error:
+                    kitchen.sort_out(error)
+                    break
+                yield _to_batch(pictures, kitchen.pending.popleft(), device)
 
 
-def _feed(
-    sources: Sequence[Source],
-    draws: Iterator[Draws],
-    pending: "deque[tuple[Draws, Plan]]",
-    make_plan: Callable[[np.ndarray, Draws], Plan],
-    bank: Bank | None,
-) -> Feed:
-    """DALI's external source: reads and plans the next micro-batch and notes it in `pending`."""
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """A micro-batch that DALI works on: what was asked for, what was read, and its plan."""
 
-    def feed() -> tuple[list[np.ndarray], np.ndarray, Layers | None]:
-        drawn = next(draws)
-        jpegs, vectors = read(sources, drawn)
-        planned = make_plan(vectors, drawn)
-        pending.append((drawn, planned))
-        return jpegs, planned.stored_from_crop, layers(bank, planned.occlusions) if bank else None
+    asked: Draws
+    reading: Reading
+    plan: Plan
 
-    return feed
+
+class Kitchen:
+    """Reads and plans the micro-batches that DALI asks for, and keeps them until their pictures are handed out."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        draws: Iterator[Draws],
+        make_plan: Callable[[np.ndarray, Draws], Plan],
+        bank: Bank | None,
+        policy: Policy,
+    ) -> None:
+        self.pending: deque[_Made] = deque()
+        self._sources, self._draws, self._make_plan, self._bank = sources, draws, make_plan, bank
+        self._policy = policy
+        self._known: dict[Spot, str] = {}
+
+    def feed(self) -> tuple[list[np.ndarray], np.ndarray, Layers | None]:
+        """DALI's external source: the next micro-batch."""
+        asked = next(self._draws)
+        reading = read_samples(self._sources, asked, self._policy, self._known)
+        planned = self._make_plan(reading.vectors, reading.draws)
+        self.pending.append(_Made(asked, reading, planned))
+        return reading.jpegs, planned.stored_from_crop, layers(self._bank, planned.occlusions) if self._bank else None
+
+    def sort_out(self, error: RuntimeError) -> None:
+        """Note the pictures that made DALI fail, and start over with what was not handed out.
+
+        Raises:
+            InputError: under `error`, or where no picture was at fault.
+        """
+        bad: dict[Spot, str] = {}
+        for made in self.pending:
+            bad |= undecodable(self._sources, made.reading)
+        if not bad:
+            raise InputError(f"DALI failed: {str(error).strip().splitlines()[0][:200]}") from error
+        if self._policy == "error":
+            raise DamagedSample(next(iter(bad.values()))) from error
+        self._known |= bad
+        self._draws = chain([made.asked for made in self.pending], self._draws)
+        self.pending.clear()
 
 
 def read(sources: Sequence[Source], draws: Draws) -> tuple[list[np.ndarray], np.ndarray]:
     """JPEG bytes (uint8 `n` each) and numbers (float32 `b n`) of drawn samples, in their order."""
-    jpegs: list[np.ndarray] = [np.empty(0, np.uint8)] * len(draws.sample)
-    vectors: np.ndarray | None = None
-    for number in np.unique(draws.source):
-        places = np.flatnonzero(draws.source == number)
-        source = sources[number]
-        found, numbers = source.shards.read_bytes(source.rows[draws.sample[places]])
-        if vectors is None:
-            vectors = np.empty((len(jpegs), numbers.shape[1]), np.float32)
-        vectors[places] = numbers
-        for place, jpeg in zip(places, found, strict=True):
-            jpegs[place] = jpeg
-    assert vectors is not None
-    return jpegs, vectors
+    reading = read_samples(sources, draws, "error")
+    return reading.jpegs, reading.vectors
 
 
-def _undecodable(sources: Sequence[Source], draws: Draws, error: RuntimeError) -> InputError:
-    """Which samples of a micro-batch are no pictures any more."""
-    jpegs, _ = read(sources, draws)
-    bad = [place for place, jpeg in enumerate(jpegs) if cv2.imdecode(jpeg, cv2.IMREAD_COLOR) is None]
-    if not bad:
-        return InputError(f"DALI failed: {str(error).strip().splitlines()[0][:200]}")
-    source = sources[draws.source[bad[0]]]
-    row = int(source.rows[draws.sample[bad[0]]])
-    return InputError(
-        f"{source.shards.folder}: sample {source.shards.read(row).key} is no JPEG any more;"
-        f" `pose shards verify {source.shards.folder}` names all that is damaged"
-    )
-
-
-def _to_batch(pictures: Any, draws: Draws, planned: Plan, device: torch.device) -> Batch:
+def _to_batch(pictures: Any, made: _Made, device: torch.device) -> Batch:
     """DALI's output and its plan on `device`."""
+    planned = made.plan
     gains, targets, weights = (
         torch.from_numpy(array).to(device, non_blocking=True)
         for array in (planned.gains, planned.targets, planned.weights)
     )
-    return Batch(_own(pictures, device), gains, targets, weights, draws, planned)
+    drawn, replaced = made.reading.draws, made.reading.replaced
+    return Batch(_own(pictures, device), gains, targets, weights, drawn, planned, replaced)
 
 
 def _own(pictures: Any, device: torch.device) -> UInt8[torch.Tensor, "b h w 3"]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from poselib.settings import Lens, check_at_least
+from shards.storage_settings import StorageSettings
 
 Box = Literal["root2000", "tight"]
 SourceName = Literal["auto", "h36m", "mpii", "voc"]
@@ -263,12 +264,17 @@ class LoaderSettings:
         prefetch: batches made ahead, per rank.
         hw_decoder_load: share of the pictures that go to the GPU's JPEG engines, where it has them; the others are
             decoded by CUDA.
+        damaged: a damaged sample stops the run (`error`), or the next sound one of its micro-batch takes its place,
+            which is counted and logged (`skip`).
+        storage: how shard sets behind URLs and on slow disks are reached.
     """
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
     threads: int = 0
     prefetch: int = 2
     hw_decoder_load: float = 0.65
+    damaged: Literal["error", "skip"] = "error"
+    storage: StorageSettings = field(default_factory=StorageSettings)
 
     def __post_init__(self) -> None:
         """Check every value; errors name the setting and the valid range."""
@@ -285,7 +291,9 @@ class VerifySettings:
     """Re-read a shard set.
 
     Attributes:
-        folder: of the shard set.
+        folder: of the shard set, or its URL.
+        storage: how it is reached.
     """
 
-    folder: Path
+    folder: str
+    storage: StorageSettings = field(default_factory=StorageSettings)
