@@ -307,6 +307,27 @@ def sha256_in_name(name: str) -> str:
 
 
 @dataclass(frozen=True)
+class ShowSettings(Run):
+    """A run, and the picture of the samples that its training begins with.
+
+    Attributes:
+        sheet: picture that is written; .jpg or .png.
+        samples: how many samples it shows.
+    """
+
+    sheet: Path = Path("show.jpg")
+    samples: int = 24
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        super().__post_init__()
+        if self.sheet.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+            raise ValueError(f"sheet must end in .jpg or .png, not {self.sheet.name}")
+        if not 1 <= self.samples <= 1000:
+            raise ValueError(f"samples must lie in 1..1000, not {self.samples}")
+
+
+@dataclass(frozen=True)
 class EvaluateSettings:
     """Score a run on held-out subjects.
 

@@ -136,7 +136,7 @@ def contact_sheet(images: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int, ca
     Args:
         images: RGB, any sizes.
         columns: pictures per row.
-        captions: none, or one line for each picture; ASCII.
+        captions: none, or one for each picture, of one line or several; ASCII.
 
     Raises:
         ValueError: no pictures, fewer than one column, or captions that are not as many as the pictures.
@@ -145,17 +145,19 @@ def contact_sheet(images: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int, ca
         raise ValueError(f"{len(images)} pictures in {columns} columns with {len(captions)} captions make no sheet")
     gap = 6
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
-    line = max(14, height // 14) if captions else 0
+    line = max(14, height // 14)
+    lines = max((caption.count("\n") + 1 for caption in captions), default=0)
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
-    step_y, step_x = height + line + gap, width + gap
+    step_y, step_x = height + lines * line + gap, width + gap
     sheet = np.full((rows * step_y + gap, columns * step_x + gap, 3), PAPER, dtype=np.uint8)
     for place, image in enumerate(images):
         top, left = place // columns * step_y + gap, place % columns * step_x + gap
         y, x = top + (height - image.shape[0]) // 2, left + (width - image.shape[1]) // 2
         sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
-        if captions:
-            _write(sheet[top + height : top + height + line, left : left + width], captions[place])
+        for number, text in enumerate(captions[place].splitlines() if captions else ()):
+            strip = top + height + number * line
+            _write(sheet[strip : strip + line, left : left + width], text)
     return sheet
 
 
