@@ -13,7 +13,7 @@ class JobSettings:
     """What each task of a job asks Slurm for. Empty values leave the site's own defaults.
 
     Attributes:
-        executor: `slurm`; `local` starts the tasks as processes of this machine, all at once; `debug` runs them here.
+        executor: `slurm`; `local` starts the tasks as processes of this machine, all at once.
         partition: Slurm's.
         account: Slurm's.
         qos: Slurm's.
@@ -26,7 +26,7 @@ class JobSettings:
         folder: where logs lie, and what submitit hands to the tasks; every node must see it.
     """
 
-    executor: Literal["slurm", "local", "debug"] = "slurm"
+    executor: Literal["slurm", "local"] = "slurm"
     partition: str = ""
     account: str = ""
     qos: str = ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import submitit
-from submitit.core.utils import DelayedSubmission, FailedJobError
+from submitit.core.utils import DelayedSubmission, FailedJobError, UncompletedJobError
 from submitit.slurm.slurm import _make_sbatch_string
 
 from cluster.settings_submit import JobSettings
@@ -72,14 +72,17 @@ def batch_script(tasks: int, name: str, job: JobSettings) -> str:
 
 
 def wait_for(jobs: Sequence[submitit.Job[Any]]) -> list[str]:
-    """Wait for all; the last lines of those that failed."""
+    """Wait for all; of each that failed what its error said."""
     failures = []
     for job in jobs:
         job.wait()
         try:
             job.result()
-        except Exception as error:
-            failures.append(str(error).strip().splitlines()[-1])
+        except FailedJobError as error:
+            trace = str(error).split("-" * 20)[1].strip("-\n")  # submitit frames the traceback with dashes
+            failures.append(trace.splitlines()[-1])
+        except UncompletedJobError as error:
+            failures.append(f"{' '.join(str(error).split())}; see {job.paths.stdout}")
     return failures
 
 
@@ -89,8 +92,6 @@ def logs(jobs: Sequence[submitit.Job[Any]]) -> list[Path]:
 
 
 def _executor(name: str, job: JobSettings, after: Sequence[submitit.Job[Any]]) -> submitit.Executor:
-    if job.executor == "debug":
-        return submitit.DebugExecutor(job.folder)
     if job.executor == "local":
         local = submitit.LocalExecutor(job.folder)
         local.update_parameters(timeout_min=job.minutes)
