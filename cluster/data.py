@@ -1,22 +1,25 @@
 """A run's shard sets as the sources of its parts: training, validation, test."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Final, Literal
 
 import numpy as np
 
 from cluster.settings import Part, Run
 from poselib.errors import InputError
 from shards.augment import NO_AUGMENTATION, check_cover
+from shards.damage import Policy
 from shards.loader import Source
-from shards.manifest import ShardSet, open_manifest
+from shards.manifest import DamagedSample, ShardSet, open_manifest
 from shards.occlude import Bank, open_bank
 from shards.order import Order, slots_per_epoch
 from shards.records import Manifest
 from shards.sample import unpack
 from shards.settings import AugmentSettings
+from shards.storage import is_far
 
-_MEAN_POSE_SAMPLES = 20_000
+_MEAN_POSE_SAMPLES: Final = 20_000
+_FAR_WINDOW: Final = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +60,15 @@ def open_data(run: Run) -> RunData:
         mpii = _open(run.data.mpii, "mpii", run, run.augment_mpii)
         train.append(Source(mpii, mpii.select(), run.augment_mpii))
         ratios = (1.0, run.data.mpii_ratio) if run.data.mpii_ratio else ()
-    sizes = tuple(len(source.rows) for source in train)
-    order = Order(run.seed, sizes, slots_per_epoch(sizes, ratios), run.batch.micro)
     val = evaluation_source(run, "val") if run.data.subjects("val") else None
-    return RunData(tuple(train), val, order, _occluders(run, train))
+    return RunData(tuple(train), val, _order(run, train, ratios), _occluders(run, train))
+
+
+def shard_window(run: Run) -> Literal["auto", "full"] | int:
+    """How far a run mixes its samples; `auto` resolved for where its sets lie."""
+    if run.data.shard_window != "auto":
+        return run.data.shard_window
+    return _FAR_WINDOW if any(is_far(place) for place in (run.data.h36m, run.data.mpii) if place) else "full"
 
 
 def load_bank(run: Run, data: RunData) -> Bank | None:
@@ -68,7 +76,7 @@ def load_bank(run: Run, data: RunData) -> Bank | None:
     return open_bank(run.data.voc) if data.occluders and run.data.voc else None
 
 
-def evaluation_source(run: Run, part: Part, folder: Path | None = None) -> Source:
+def evaluation_source(run: Run, part: Part, folder: str | None = None) -> Source:
     """The validation or test samples of a run's split, without augmentation."""
     subjects = run.data.subjects(part)
     if not subjects:
@@ -78,16 +86,44 @@ def evaluation_source(run: Run, part: Part, folder: Path | None = None) -> Sourc
     return Source(h36m, h36m.select(subjects, every), NO_AUGMENTATION)
 
 
-def mean_pose_mm(source: Source) -> np.ndarray:
-    """The mean root-relative pose of a source in the camera frame: `17 3` mm, over 20,000 samples at most."""
-    step = max(1, len(source.rows) // _MEAN_POSE_SAMPLES)
-    _, vectors = source.shards.read_bytes(source.rows[::step])
-    joints = unpack(vectors)["joints_mm"].astype(np.float64)
+def mean_pose_mm(source: Source, policy: Policy = "error") -> np.ndarray:
+    """The mean root-relative pose of a source in the camera frame: `17 3` mm, over 20,000 samples at most.
+
+    Of a set behind a URL or on a network file system, they are taken from 32 shards at most.
+    """
+    rows = source.rows
+    if is_far(source.shards.folder):
+        shards = source.shards.samples["shard"][rows]
+        known = np.unique(shards)
+        rows = rows[np.isin(shards, known[:: -(-len(known) // _FAR_WINDOW)])]
+    vectors = []
+    for row in rows[:: max(1, len(rows) // _MEAN_POSE_SAMPLES)]:
+        try:
+            vectors.append(source.shards.read_one(int(row))[1])
+        except DamagedSample:
+            if policy == "error":
+                raise
+    joints = unpack(np.stack(vectors))["joints_mm"].astype(np.float64)
     return (joints - joints[:, :1]).mean(0)
 
 
-def _open(folder: Path, source: str, run: Run, augment: AugmentSettings = NO_AUGMENTATION) -> ShardSet:
-    shards = ShardSet.open(folder)
+def _order(run: Run, train: list[Source], ratios: tuple[float, ...]) -> Order:
+    """The order of a training."""
+    sizes, window = tuple(len(source.rows) for source in train), shard_window(run)
+    return Order(
+        run.seed,
+        sizes,
+        slots_per_epoch(sizes, ratios, ("h36m", "mpii").index(run.data.epoch_of)),
+        run.batch.micro,
+        run.batch.global_ or run.batch.micro,
+        run.batch.last,
+        window if isinstance(window, int) else 0,
+        tuple(source.shards.shard_sizes(source.rows) for source in train) if isinstance(window, int) else (),
+    )
+
+
+def _open(folder: str, source: str, run: Run, augment: AugmentSettings = NO_AUGMENTATION) -> ShardSet:
+    shards = ShardSet.open(folder, storage=run.loader.storage, tolerant=run.loader.damaged == "skip")
     if shards.manifest.source != source:
         raise InputError(f"{folder} holds {shards.manifest.source} samples; data.{source} needs {source}")
     manifest = shards.manifest

@@ -22,7 +22,8 @@ def demo(settings: DemoSettings) -> None:
     console = Console()
     began = time.monotonic()
     raw, shards = settings.work / "raw", settings.work / "shards"
-    run = replace(settings.train, data=replace(settings.train.data, h36m=shards / "h36m", mpii=shards / "mpii"))
+    sets = {source: str(shards / source) for source in ("h36m", "mpii")}
+    run = replace(settings.train, data=replace(settings.train.data, **sets))
 
     def say(text: str) -> None:
         console.print(f"[{time.monotonic() - began:5.0f} s] {text}", highlight=False, soft_wrap=True, markup=False)

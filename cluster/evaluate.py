@@ -49,6 +49,7 @@ def evaluate_run(settings: EvaluateSettings) -> None:
         raise InputError(f"{settings.run} is no run: it holds no run.yaml")
     # The folder may have been moved since.
     run = replace(run, name=settings.run.resolve().name, runs_dir=settings.run.resolve().parent)
+    run = replace(run, loader=replace(run.loader, damaged="error"))  # scores of fewer samples could not be compared
     device = choose_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -116,11 +117,9 @@ def predict(
         true.append(root_relative(arrays["joints_mm"]))
     network.train(was_training)
     empty = np.empty((0, 17, 3), np.float32)
-    return Predictions(
-        np.concatenate([np.empty(0, np.int64), *places]),
-        np.concatenate([empty, *predicted]),
-        np.concatenate([empty, *true]),
-    )
+    each, kept = np.unique(np.concatenate([np.empty(0, np.int64), *places]), return_index=True)
+    # A sample that stood in for a damaged one counts once.
+    return Predictions(each, np.concatenate([empty, *predicted])[kept], np.concatenate([empty, *true])[kept])
 
 
 def evaluation_batches(

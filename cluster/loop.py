@@ -22,12 +22,14 @@ class Step:
         loss: averaged over all its samples on all ranks.
         lr: the rate it was done at.
         last: whether the training ends here, at the schedule's end or by a signal.
+        replaced: damaged samples in it whose places others took, on all ranks.
     """
 
     number: int
     loss: float
     lr: float
     last: bool
+    replaced: int = 0
 
 
 def train_loop(
@@ -57,27 +59,30 @@ def train_loop(
     for number in range(start, schedule.steps):
         lr = schedule.lr(number)
         engine.set_lr(lr)
-        total = torch.zeros(2, device=engine.device)
+        total = torch.zeros(3, device=engine.device)
         for _ in range(engine.accumulation):
             batch = next(batches)
             loss = loss_of(batch)
             engine.backward(loss)
             total[0] += loss.detach() / engine.accumulation
+            total[2] += len(batch.replaced)
         total[1] = float(stop.requested)
-        mean_loss, stops = _over_ranks(total)
+        mean_loss, stops, replaced = _over_ranks(total)
         if not mean_loss < float("inf"):
             raise InputError(f"the loss of step {number + 1} is {mean_loss}; lower optimizer.lr or set optimizer.clip")
         ended = number + 1 == schedule.steps
-        after_step(Step(number + 1, mean_loss, lr, last=bool(stops) or ended))
+        after_step(Step(number + 1, mean_loss, lr, last=bool(stops) or ended, replaced=replaced))
         if stops:
             return ended
     return True
 
 
-def _over_ranks(total: torch.Tensor) -> tuple[float, float]:
-    """Mean over the ranks of the loss, and whether any of them wants to stop: one small exchange per step."""
+def _over_ranks(total: torch.Tensor) -> tuple[float, float, int]:
+    """Mean over the ranks of the loss, whether any of them wants to stop, and the replaced samples of all: one small
+    exchange per step."""
+    world = 1
     if dist.is_initialized():
         dist.all_reduce(total)
-        total /= dist.get_world_size()
-    loss, stops = total.tolist()
-    return loss, stops
+        world = dist.get_world_size()
+    loss, stops, replaced = total.tolist()
+    return loss / world, stops, round(replaced)

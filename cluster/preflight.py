@@ -1,5 +1,7 @@
 """What can be refused before a process is started or a GPU second is spent."""
 
+from dataclasses import replace
+
 from cluster.data import open_data
 from cluster.settings import Run
 from cluster.weights import check_start
@@ -12,7 +14,7 @@ def check(run: Run, world_size: int) -> None:
     Raises:
         InputError: one line that says what is wrong and what would fit.
     """
-    open_data(run)
+    open_data(replace(run, batch=replace(run.batch, global_=global_batch(run, world_size))))
     share(0, global_batch(run, world_size) // run.batch.micro, 0, world_size)
     if not any((run.folder / "checkpoints").glob("step-*")):  # else it goes on from its own weights
         check_start(run)

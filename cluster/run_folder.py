@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Final
+from typing import Final, IO, Literal
 
 from cluster.config import dump, flatten, load
 from cluster.fence import read_incarnation
@@ -25,12 +25,13 @@ _MAY_CHANGE: Final = (
 """Settings that do not change what a step computes: another value may resume a run."""
 
 
-def claim(run: Run, global_batch: int) -> Run:
+def claim(run: Run, global_batch: int, shard_window: Literal["auto", "full"] | int = "full") -> Run:
     """Make the run's folder, or check that what stands there is the same run; returns the settings to use.
 
     Args:
         run: as the user gave it.
         global_batch: samples of a step if this is the first start; the folder's own value wins.
+        shard_window: what `auto` means if this is the first start; the folder's own value wins.
 
     Raises:
         InputError: the folder holds a run with other settings, or cannot be written.
@@ -39,10 +40,14 @@ def claim(run: Run, global_batch: int) -> Run:
     if path.is_file():
         earlier = load(Run, path)
         if not run.batch.global_:
-            run = replace(run, batch=earlier.batch)
+            run = replace(run, batch=replace(run.batch, global_=earlier.batch.global_))
+        if run.data.shard_window == "auto":
+            run = replace(run, data=replace(run.data, shard_window=earlier.data.shard_window))
         _check_same(run, earlier)
     elif not run.batch.global_:
         run = replace(run, batch=replace(run.batch, global_=global_batch))
+    if run.data.shard_window == "auto":
+        run = replace(run, data=replace(run.data, shard_window=shard_window))
     with _writable(run.folder):
         write_whole(path, dump(run).encode())
     return run

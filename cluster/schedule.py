@@ -12,7 +12,7 @@ class Schedule:
 
     Attributes:
         optimizer: rate, milestones, warm-up.
-        epoch_size: samples of an epoch.
+        epoch_size: samples of an epoch, as its last step is cut off or filled up.
         global_batch: samples of a step.
         epochs: how many.
         validate_every: epochs between two validations.

@@ -41,27 +41,33 @@ class DataSettings:
     """What a run learns from and is scored on.
 
     Attributes:
-        h36m: shard set of Human3.6M.
-        mpii: shard set of MPII; none trains on Human3.6M alone.
+        h36m: shard set of Human3.6M: its folder, or a URL that fsspec understands.
+        mpii: shard set of MPII, the same; none trains on Human3.6M alone.
         voc: occluder bank of VOC2012, for runs that paste objects over people.
         split: which subjects train, validate and test.
         train_subjects: others than the split's.
         val_subjects: others than the split's.
         test_subjects: others than the split's; none of them may train.
-        mpii_ratio: MPII samples per Human3.6M sample in an epoch of Human3.6M; 0 concatenates the two sets.
+        mpii_ratio: MPII samples per Human3.6M sample; 0 concatenates the two sets.
+        epoch_of: with a ratio, the set whose one pass is an epoch; concatenated, both are passed once.
+        shard_window: how far samples are mixed. `full`: over the whole set. A number: within so many shards at a time,
+            which keeps reads from afar together. `auto` takes `full` on local disks and 32 for URLs and network file
+            systems; what it took at the first start stays.
         every_train: train on each n-th frame.
         every_val: validate on each n-th frame.
         every_test: test on each n-th frame.
     """
 
-    h36m: Path
-    mpii: Path | None = None
+    h36m: str
+    mpii: str | None = None
     voc: Path | None = None
     split: Split = "eth"
     train_subjects: tuple[str, ...] = ()
     val_subjects: tuple[str, ...] = ()
     test_subjects: tuple[str, ...] = ()
     mpii_ratio: float = 0.0
+    epoch_of: Literal["h36m", "mpii"] = "h36m"
+    shard_window: Literal["auto", "full"] | int = "auto"
     every_train: int = 5
     every_val: int = 64
     every_test: int = 64
@@ -71,6 +77,10 @@ class DataSettings:
         if self.mpii_ratio < 0:
             raise ValueError(f"mpii_ratio must be at least 0, not {self.mpii_ratio}")
         check_at_least(self, 1, "every_train", "every_val", "every_test")
+        if isinstance(self.shard_window, int) and self.shard_window < 1:
+            raise ValueError(f"shard_window must be auto, full or at least 1, not {self.shard_window}")
+        if self.epoch_of == "mpii" and not (self.mpii and self.mpii_ratio):
+            raise ValueError("epoch_of mpii needs data.mpii and a data.mpii_ratio above 0")
         leaked = {*self.subjects("train"), *self.subjects("val")} & {*self.subjects("test")}
         if leaked:
             raise ValueError(f"test_subjects must neither train nor select, but {', '.join(sorted(leaked))} would")
@@ -89,10 +99,13 @@ class BatchSettings:
         micro: samples of one forward pass; BatchNorm sees exactly these. Fixed for a run's life.
         global_: samples of one optimiser step over all ranks, a multiple of micro x ranks; 0 takes micro x ranks at the
             first start and keeps it. Gradients are accumulated where the ranks are too few.
+        last: what becomes of an epoch's end that fills no whole step. `wrap`: the next epoch goes on in it. `drop`: it
+            is left out of this epoch. `pad`: the epoch's first samples fill it up.
     """
 
     micro: int = 24
     global_: int = 0
+    last: Literal["wrap", "drop", "pad"] = "wrap"
 
     def __post_init__(self) -> None:
         """Check every value; errors name the setting and the valid range."""
@@ -344,7 +357,7 @@ class EvaluateSettings:
 
     run: Path
     part: Literal["val", "test"] = "test"
-    h36m: Path | None = None
+    h36m: str | None = None
     weights: Literal["best", "last"] = "best"
     flip_test: bool = False
     batch: int = 64

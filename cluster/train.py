@@ -2,6 +2,7 @@
 
 import math
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from cluster.config import flatten
-from cluster.data import RunData, mean_pose_mm, open_data
+from cluster.data import RunData, mean_pose_mm, open_data, shard_window
 from cluster.endings import TryAgain
 from cluster.engine.batchnorm import combine_statistics
 from cluster.engine.checkpoint import Checkpoints
@@ -84,7 +85,7 @@ class Training:
         per_step = run.batch.global_ // run.batch.micro
         accumulation = len(share(0, per_step, world.rank, world.size))
         self.schedule = Schedule(
-            run.optimizer, self.data.order.epoch_size, run.batch.global_, run.epochs, run.validate_every
+            run.optimizer, self.data.order.epoch_places, run.batch.global_, run.epochs, run.validate_every
         )
         torch.manual_seed(run.seed)
         network = PoseNetwork(run.model)
@@ -102,7 +103,8 @@ class Training:
         self.journal = Journal(run.folder) if world.is_main else NullJournal()
         self.start, self.best_mm, self.best_step = self._resume(newest)
         self.progress = TrainingProgress(self.schedule.steps, self.start, run.batch.global_, world.is_main)
-        self.mean_pose = mean_pose_mm(self.data.train[0]) if world.is_main else np.zeros((17, 3))
+        self.replaced = 0
+        self.mean_pose = mean_pose_mm(self.data.train[0], run.loader.damaged) if world.is_main else np.zeros((17, 3))
 
     def run_to_end(self, stop: StopFlag) -> None:
         """Train, say how it ended, and bring everything to MLflow."""
@@ -143,6 +145,8 @@ class Training:
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         """The loss of a micro-batch; what is drawn for it depends on the micro-batch alone, in any world."""
+        for line in batch.replaced:  # on whichever rank: each line stands in that rank's log
+            print(f"rank {self.world.rank}: replaced {line}", file=sys.stderr, flush=True)
         first = (batch.draws.source[0], batch.draws.turn[0], batch.draws.sample[0])
         seed = int(np.random.SeedSequence([self.run.seed, *map(int, first)]).generate_state(1)[0])
         generator = torch.Generator(self.device).manual_seed(seed)
@@ -154,6 +158,7 @@ class Training:
         """Log, validate and save what is due after a step; the same on every rank."""
         run, number = self.run, step.number
         self.progress.advance(number, step.loss)
+        self.replaced += step.replaced
         if number % run.log_every == 0 or number == self.schedule.steps:
             if self.world.is_main:
                 self.fence.check()
@@ -161,6 +166,7 @@ class Training:
             norm = self.engine.grad_norm()
             values |= {"train/grad_norm": norm} if norm is not None else {}
             values["train/images_per_s"] = self.progress.images_per_s(number)
+            values |= {"data/replaced": float(self.replaced)} if self.replaced else {}
             self.journal.metrics(number, values)
         validates = self.schedule.validates_after(number)
         saves = run.checkpoint.every_steps and number % run.checkpoint.every_steps == 0
@@ -258,7 +264,7 @@ def _claim(run: Run, world: World, device: torch.device, stack: ExitStack) -> tu
     check(run, world.size)
     job = current_job()
     stack.enter_context(held(run.folder, job))
-    run = claim(run, global_batch(run, world.size))
+    run = claim(run, global_batch(run, world.size), shard_window(run))
     fruitless = fruitless_starts(run.folder, job) - 1 if job.restart else 0
     if fruitless >= run.restart.limit:
         raise InputError(
