@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, IO, Literal
+from typing import IO, Final, Literal
 
 from cluster.config import dump, flatten, load
 from cluster.fence import read_incarnation
@@ -40,7 +40,7 @@ def claim(run: Run, global_batch: int, shard_window: Literal["auto", "full"] | i
     if path.is_file():
         earlier = load(Run, path)
         if not run.batch.global_:
-            run = replace(run, batch=replace(run.batch, global_=earlier.batch.global_))
+            run = replace(run, batch=replace(earlier.batch, last=run.batch.last))
         if run.data.shard_window == "auto":
             run = replace(run, data=replace(run.data, shard_window=earlier.data.shard_window))
         _check_same(run, earlier)
