@@ -78,6 +78,15 @@ COMMANDS = {
         ),
         ("raw", "out"),
     ),
+    "loader show": Command(
+        "cluster.settings:ShowSettings",
+        "cluster.show:show",
+        "a sheet of the samples that a training begins with, augmented, with their skeletons",
+        (
+            "pose loader show --config report/baseline.yaml --data.h36m shards/h36m --data.mpii null",
+            "pose loader show --config runs/demo/run.yaml --samples 48 --sheet demo.png",
+        ),
+    ),
     "train": Command(
         "cluster.settings:Run",
         "cluster.launch:train",
@@ -99,6 +108,20 @@ COMMANDS = {
         "score a run on held-out subjects",
         ("pose eval runs/demo", "pose eval runs/demo --part val --flip_test true"),
         ("run",),
+    ),
+    "runs list": Command(
+        "cluster.runs:RunsSettings",
+        "cluster.runs:list_runs",
+        "the runs in a folder: how far, how good, how large",
+        ("pose runs list", "pose runs list /shared/runs"),
+        ("runs_dir",),
+    ),
+    "runs gc": Command(
+        "cluster.runs_gc:GcSettings",
+        "cluster.runs_gc:collect_garbage",
+        "list what finished runs and interrupted writes could free; --apply true deletes it",
+        ("pose runs gc", "pose runs gc /shared/runs --keep 2 --apply true"),
+        ("runs_dir",),
     ),
     "doctor": Command(
         "cluster.doctor.settings:DoctorSettings",
