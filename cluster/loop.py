@@ -9,6 +9,7 @@ import torch.distributed as dist
 from cluster.engine.engine import Engine
 from cluster.preemption import StopFlag
 from cluster.schedule import Schedule
+from cluster.watch import Watch
 from poselib.errors import InputError
 from shards.loader import Batch
 
@@ -40,6 +41,7 @@ def train_loop(
     stop: StopFlag,
     start: int,
     after_step: Callable[[Step], None],
+    watch: Watch,
 ) -> bool:
     """Train from step `start` to the schedule's end; True when it got there, False when a signal stopped it.
 
@@ -51,6 +53,7 @@ def train_loop(
         stop: asked between steps; every rank leaves at the same boundary.
         start: optimiser steps done before.
         after_step: logs, validates, saves; all ranks call it at the same steps.
+        watch: told each stage.
 
     Raises:
         InputError: the loss is no longer finite; names the step.
@@ -60,10 +63,15 @@ def train_loop(
         lr = schedule.lr(number)
         engine.set_lr(lr)
         total = torch.zeros(3, device=engine.device)
-        for _ in range(engine.accumulation):
+        for micro in range(engine.accumulation):
+            watch.at("data", number + 1, micro)
             batch = next(batches)
+            watch.at("forward", number + 1, micro)
             loss = loss_of(batch)
+            watch.at("backward", number + 1, micro)
             engine.backward(loss)
+            watch.at("optimizer", number + 1, micro)
+            engine.step()
             total[0] += loss.detach() / engine.accumulation
             total[2] += len(batch.replaced)
         total[1] = float(stop.requested)

@@ -19,7 +19,7 @@ from cluster.data import RunData, mean_pose_mm, open_data, shard_window
 from cluster.endings import TryAgain
 from cluster.engine.batchnorm import combine_statistics
 from cluster.engine.checkpoint import Checkpoints
-from cluster.engine.engine import Engine, check_precision, choose_device, join_world, leave_world
+from cluster.engine.engine import Engine, check_precision, choose_device, join_world, leave_world, shared_store
 from cluster.evaluate import Predictions, evaluation_batches, predict
 from cluster.fence import Fence, fruitless_starts, newest_step, raise_fence
 from cluster.loop import Step, train_loop
@@ -32,6 +32,7 @@ from cluster.settings import Run
 from cluster.tracking.handle import start_delivery
 from cluster.tracking.journal import Journal, NullJournal
 from cluster.tracking.provenance import provenance_tags
+from cluster.watch import Watch
 from cluster.weights import BEST, LAST, SavedModel, Start, save_model, share_from_main, start
 from cluster.world import World, cores_per_rank, current_job
 from poselib.errors import InputError
@@ -100,6 +101,8 @@ class Training:
             network, optimizer, run.engine, world, run.batch.micro, accumulation, run.optimizer.clip, device
         )
         self.network = network
+        # It has to speak before the collectives give up.
+        self.watch = Watch(world.rank, world.size, 0.7 * run.engine.timeout_s, shared_store())
         self.journal = Journal(run.folder) if world.is_main else NullJournal()
         self.start, self.best_mm, self.best_step = self._resume(newest)
         self.progress = TrainingProgress(self.schedule.steps, self.start, run.batch.global_, world.is_main)
@@ -113,9 +116,16 @@ class Training:
         delivery = start_delivery(self.run.folder, tracking)
         status, late = "failed", ""
         try:
-            with self.progress:
+            with self.progress, self.watch:
                 finished = train_loop(
-                    self.engine, self._batches(), self._loss, self.schedule, stop, self.start, self._after_step
+                    self.engine,
+                    self._batches(),
+                    self._loss,
+                    self.schedule,
+                    stop,
+                    self.start,
+                    self._after_step,
+                    self.watch,
                 )
             status = "finished" if finished else "stopped"
         finally:
@@ -173,7 +183,8 @@ class Training:
         if not (validates or saves or step.last):
             return
         began = time.monotonic()
-        combine_statistics(self.network, self.world.size)
+        self.watch.at("checkpoint", number)
+        combine_statistics(self.network, self.world.size, number * (run.batch.global_ // run.batch.micro))
         if validates and self.data.val is not None:
             self._validate(number)
         self._save(number)
@@ -186,7 +197,7 @@ class Training:
         batches = evaluation_batches(
             run, source, run.batch.micro, self.device, cores_per_rank(world), world.rank, world.size
         )
-        mine = predict(self.network, batches, source, run, self.device)
+        mine = predict(self.network, self.watch.each(batches, "validation", step), source, run, self.device)
         parts: list[Predictions] = [mine] * world.size
         if world.size > 1:
             dist.all_gather_object(parts, mine)
@@ -201,6 +212,7 @@ class Training:
 
     def _save(self, step: int) -> None:
         """The checkpoint to resume from, and the weights alone."""
+        self.watch.at("checkpoint", step)
         extra = {
             "best_mm": self.best_mm,
             "best_step": self.best_step,

@@ -9,7 +9,9 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 
+from cluster.engine.batchnorm import share_momentum
 from cluster.settings import EngineSettings
+from cluster.watch import Store
 from cluster.world import World, cores_per_rank
 from poselib.errors import InputError
 
@@ -62,6 +64,13 @@ def join_world(world: World, settings: EngineSettings, device: torch.device) -> 
     )
 
 
+def shared_store() -> Store | None:
+    """Keys and values that all ranks see, over connections of its own: it answers while collectives hang."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return None
+    return dist.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
+
+
 def leave_world() -> None:
     """Part from the other processes."""
     if dist.is_initialized():
@@ -104,6 +113,7 @@ class Engine:
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 2**31,
         }
+        share_momentum(model, accumulation)
         model.to(device)
         self.deepspeed, *_ = _import_deepspeed(device).initialize(
             model=model, optimizer=optimizer, config=config, dist_init_required=False
@@ -124,7 +134,9 @@ class Engine:
     def backward(self, loss: Float[torch.Tensor, ""]) -> None:
         """Add one micro-batch's gradient; the mean over micro-batches and ranks is DeepSpeed's to take."""
         self.deepspeed.backward(loss)
-        # A no-op until the last micro-batch of a step, when it updates the weights.
+
+    def step(self) -> None:
+        """Update the weights after the last micro-batch of a step; nothing before."""
         self.deepspeed.step()
 
     def set_lr(self, lr: float) -> None:

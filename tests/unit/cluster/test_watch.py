@@ -1,0 +1,90 @@
+"""Which rank a hang is laid at, in what stage."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from cluster.watch import Watch
+
+pytestmark = pytest.mark.unit
+
+LIMIT_S = 1.0
+
+
+class Shared:
+    """A store within one process."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+
+    def set(self, key: str, value: str) -> None:
+        self.values[key] = value.encode()
+
+    def get(self, key: str) -> bytes:
+        return self.values[key]
+
+    def check(self, keys: list[str]) -> bool:
+        return all(key in self.values for key in keys)
+
+
+class Gone(Shared):
+    """The store of a rank 0 that is gone."""
+
+    def set(self, key: str, value: str) -> None:
+        raise RuntimeError("Connection reset by peer")
+
+
+@pytest.fixture
+def heard() -> "queue.Queue[str]":
+    return queue.Queue()
+
+
+@pytest.fixture
+def watches(heard) -> Iterator[list[Watch]]:
+    store = Shared()
+    with ExitStack() as stack:
+        yield [stack.enter_context(Watch(rank, 3, LIMIT_S, store, heard.put)) for rank in range(3)]
+
+
+def all_words(heard: "queue.Queue[str]", count: int) -> dict[int, str]:
+    found = [heard.get(timeout=30) for _ in range(count)]
+    return {int(words.split()[1]): words for words in found}
+
+
+@pytest.mark.parametrize("stage", ["data", "forward"])
+def test_the_rank_that_is_behind_is_named_by_all(watches, heard, stage):
+    for watch in watches:
+        watch.at(stage if watch.rank == 1 else "backward", 17)
+    words = all_words(heard, 3)
+    assert f"in {stage} of step 17 for " in words[1]
+    assert words[1].endswith("s: stuck")
+    for rank in (0, 2):
+        assert "in backward of step 17 for " in words[rank]
+        assert ": stuck, waiting for rank 1 on " in words[rank]
+        assert words[rank].endswith(f"in {stage} of step 17")
+
+
+def test_one_that_gives_no_sign_of_life_is_named(heard):
+    store = Shared()
+    store.set("watch/1", '["n7", 17, 0, "optimizer", 5]')
+    with Watch(0, 2, LIMIT_S, store, heard.put) as watch:
+        watch.at("optimizer", 17)
+        assert "no sign of life from rank 1 on n7, in optimizer of step 17" in heard.get(timeout=30)
+
+
+@pytest.mark.parametrize("store", [None, Gone()])
+def test_a_rank_alone_names_itself(heard, store):
+    with Watch(0, 2, LIMIT_S, store, heard.put) as watch:
+        watch.at("checkpoint", 20)
+        assert "in checkpoint of step 20" in heard.get(timeout=30)
+
+
+def test_a_long_stage_that_moves_on_is_no_hang(heard):
+    pause = threading.Event()
+    with Watch(0, 1, LIMIT_S, None, heard.put) as watch:
+        for _ in watch.each(range(12), "validation", 20):
+            pause.wait(LIMIT_S / 4)
+        assert heard.empty()
