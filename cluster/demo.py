@@ -22,8 +22,8 @@ def demo(settings: DemoSettings) -> None:
     console = Console()
     began = time.monotonic()
     raw, shards = settings.work / "raw", settings.work / "shards"
-    sets = {source: str(shards / source) for source in ("h36m", "mpii")}
-    run = replace(settings.train, data=replace(settings.train.data, **sets))
+    data = replace(settings.train.data, h36m=str(shards / "h36m"), mpii=str(shards / "mpii"))
+    run = replace(settings.train, data=data)
 
     def say(text: str) -> None:
         console.print(f"[{time.monotonic() - began:5.0f} s] {text}", highlight=False, soft_wrap=True, markup=False)
