@@ -248,9 +248,11 @@ def main(arguments: list[str] | None = None) -> int:
     pause = (lambda _: True) if options.once else _wait_for_end_of(sys.stdin.buffer)
     try:
         with (options.run_dir / LOCK_NAME).open("ab") as lock:
-            if not _take(lock):
-                _say("another process delivers this run")
-                return BUSY
+            while not _take(lock):
+                # That of an older start, most often, which ends soon.
+                if pause(2.0):
+                    _say("another process delivers this run")
+                    return BUSY
             Delivery(options.run_dir, tracking, pause, options.give_up_s).run()
     except (InputError, Unreachable, OSError) as error:
         _say(str(error))
