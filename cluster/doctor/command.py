@@ -24,10 +24,13 @@ from cluster.snapshot import code_digest
 from cluster.tracking.provenance import code_version
 from cluster.world import World, current_world
 from poselib.errors import InputError
-from shards.manifest import ShardSet
+from shards.manifest import open_manifest
 
 PATIENCE: Final = 5
 """How many `timeout_s` a node may take for its own part: three libraries, and the all-reduce."""
+
+_LOG_WIDTH: Final = 400
+"""Wide enough for any row; the table takes what it needs, and a log need not fold paths."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,12 @@ class Plan:
 
     Attributes:
         shared: folders that all nodes have to see.
-        shards: sets that the run reads.
+        shards: folders or URLs of the sets that the run reads.
         device: where it computes.
     """
 
     shared: tuple[Path, ...]
-    shards: tuple[Path, ...]
+    shards: tuple[str, ...]
     device: str
 
 
@@ -72,9 +75,9 @@ def make_plan(settings: DoctorSettings) -> Plan:
     if settings.run is None:
         return Plan(settings.shared or (Path("runs"),), (), settings.device)
     run = load(Run, settings.run)
-    sets = (run.data.h36m, run.data.mpii)
+    sets = (run.data.h36m, run.data.mpii, run.data.voc)
     device = run.engine.device if settings.device == "auto" else settings.device
-    return Plan((run.runs_dir, *settings.shared), tuple(path for path in sets if path is not None), device)
+    return Plan((run.runs_dir, *settings.shared), tuple(str(place) for place in sets if place is not None), device)
 
 
 def examine(settings: DoctorSettings, plan: Plan, world: World) -> NodeReport:
@@ -99,7 +102,7 @@ def conclude(reports: list[NodeReport]) -> None:
         InputError: a check has failed; the last line of what is printed.
     """
     reports = compare(reports)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
     show(reports, console)
     failed = {f.check for report in reports for f in report.findings if f.status == "fail"}
     hosts = [report.host for report in reports if any(f.status == "fail" for f in report.findings)]
@@ -179,10 +182,10 @@ def _own_folder(folder: Path) -> Finding:
     return Finding(f"folder {folder}", "fail", f"{place} cannot be written", "give a folder that can")
 
 
-def _shard_set(folder: Path) -> tuple[Finding, Any]:
+def _shard_set(folder: str) -> tuple[Finding, Any]:
     """Whether a shard set opens, and its hash."""
     try:
-        manifest = ShardSet.open(folder).manifest
+        manifest = open_manifest(folder)
     except InputError as error:
         return Finding(f"shards {folder}", "fail", str(error), "build them, or mount them on this node"), "none"
     return Finding(f"shards {folder}", "ok", f"{manifest.source}, {manifest.set_hash[:12]}"), manifest.set_hash

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import distributions
+from importlib.metadata import distributions, requires
 from pathlib import Path
 from typing import Any, Final
+
+from packaging.requirements import Requirement
 
 from cluster.doctor.finding import Finding
 from cluster.doctor.probe import MARK, PROBES
@@ -41,6 +43,7 @@ def check_libraries(wish: Wish, timeout_s: float) -> tuple[list[Finding], dict[s
     driver = driver_version()
     findings = [
         Finding("Python", "ok", sys.version.split()[0]),
+        versions(requires("posecluster") or []),
         _loaded("torch", found, "torch"),
         gpus(found, wish, driver),
         driver_finding(driver, found),
@@ -76,6 +79,21 @@ def installed_packages() -> dict[str, str]:
     """Every installed Python package and its version."""
     found = {str(part.metadata["Name"]).lower().replace("_", "-"): part.version for part in distributions()}
     return dict(sorted(found.items()))
+
+
+def versions(requirements: Sequence[str]) -> Finding:
+    """Judge the installed packages by what the project asks for, as pip writes it: `deepspeed<0.20,>=0.19`."""
+    wanted = [Requirement(text) for text in requirements]
+    wanted = [need for need in wanted if need.marker is None or need.marker.evaluate({"extra": ""})]
+    installed = installed_packages()
+    wrong = []
+    for need in wanted:
+        have = installed.get(need.name.lower().replace("_", "-"))
+        if have is None or not need.specifier.contains(have, prereleases=True):
+            wrong.append(f"{need.name} {have or 'missing'}, wanted {need.specifier}")
+    if wrong:
+        return Finding("versions", "fail", "; ".join(wrong[:3]), _REINSTALL)
+    return Finding("versions", "ok", f"all {len(wanted)} packages in the range that was asked for")
 
 
 def driver_version() -> str:

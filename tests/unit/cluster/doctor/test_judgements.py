@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from cluster.doctor.libraries import Wish, driver_version, gpus, probe
+from cluster.doctor.libraries import Wish, driver_version, gpus, probe, versions
 from cluster.doctor.machine import (
     check_machine,
     disk,
@@ -82,6 +82,14 @@ def test_this_machine_has_every_finding(tmp_path):
     found = {finding.check: finding for finding in check_machine([tmp_path / "runs" / "new"])}
     assert {"CPU cores", "memory", "shared memory", f"disk, {tmp_path}", "open files", "InfiniBand"} <= set(found)
     assert existing(tmp_path / "runs" / "new") == tmp_path
+
+
+def test_versions_out_of_range_are_named():
+    assert versions(["numpy>=2", 'cupy>=1; extra == "cuda13"']).status == "ok"
+    wrong = versions(["numpy<1", "no-such-package>=3"])
+    assert wrong.status == "fail"
+    assert wrong.says.endswith("no-such-package missing, wanted >=3")
+    assert "numpy 2" in wrong.says
 
 
 def test_a_driver_is_asked_for_without_nvidia_smi(monkeypatch, tmp_path):
