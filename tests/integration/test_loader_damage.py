@@ -139,7 +139,7 @@ def test_a_micro_batch_of_nothing_but_damage_stops(folder):
     for row in rows:
         flip_a_byte(folder, row)
     draws = Draws(np.zeros(2, np.int64), np.zeros(2, np.int64), np.array(rows))
-    with pytest.raises(InputError, match="all 2 samples of a micro-batch are damaged, the first: .*sample 0"):
+    with pytest.raises(InputError, match=r"all 2 samples of a micro-batch are damaged, the first: .*sample 0"):
         read_samples([source], draws, "skip")
 
 
@@ -176,7 +176,7 @@ def test_an_index_that_disagrees_with_its_tar_is_named_with_the_key_of_dalis_ind
 @pytest.mark.parametrize("in_place", [True, False])
 def test_a_shard_replaced_during_training_is_named_or_read_as_it_was(folder, in_place):
     source = source_of(folder)
-    path, _, _, key = span(folder, 0)
+    path = span(folder, 0)[0]
     before = source.shards.read_bytes([0])[0][0]
     other = folder / source.shards.manifest.shards[-1].file
     if in_place:
