@@ -21,7 +21,9 @@ from poselib.settings import CellOrigin, SoftArgmax
 Axes = tuple[Tensor, Tensor, Tensor]
 """Positions of the cells along u, v and z: `w`, `h` and `d`."""
 CHUNKED_FROM_BYTES: Final = 2**32
-"""`auto` takes the chunked form where a batch's logits would need this much, and their gradient as much again."""
+"""On a CPU `auto` takes the chunked form where a batch's logits would need this much."""
+CHUNKED_FROM_SHARE: Final = 1 / 8
+"""On an accelerator, where they would need this share of its memory."""
 
 
 def projected_soft_argmax(
@@ -40,18 +42,23 @@ def projected_soft_argmax(
         bias: of the convolution.
         depth: depth cells `d` of each joint.
         cell_origin: where cells lie, see `cell_positions`.
-        implementation: `auto` takes `chunked` from `CHUNKED_FROM_BYTES` on, and else what `soft_argmax` takes.
+        implementation: `auto` takes `chunked` where logits would crowd the device's memory, and else what `soft_argmax`
+            takes. `recompute` puts the logits' gradient in their place, so it can be asked for once.
     """
-    device = features.device.type
+    device, compiling = features.device.type, torch.compiler.is_compiling()
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
-    if implementation == "auto" and not torch.compiler.is_compiling():
+    if implementation == "auto" and not compiling:
         cells = features.shape[0] * weight.shape[0] * features.shape[2] * features.shape[3]
-        implementation = "chunked" if cells * dtype.itemsize >= CHUNKED_FROM_BYTES else "auto"
-    if implementation != "chunked":
-        return soft_argmax(F.conv2d(features, weight, bias), depth, cell_origin, implementation)
+        implementation = "chunked" if cells * dtype.itemsize >= _chunked_from(features.device) else "recompute"
     axes = _axes(features.shape[3], features.shape[2], depth, cell_origin, dtype, features.device)
-    joints = weight.to(dtype).view(-1, depth, weight.shape[1])
-    return ChunkedSoftArgmax.apply(features.to(dtype), joints, bias.to(dtype).view(-1, depth), *axes)
+    if implementation == "chunked":
+        joints = weight.to(dtype).view(-1, depth, weight.shape[1])
+        return ChunkedSoftArgmax.apply(features.to(dtype), joints, bias.to(dtype).view(-1, depth), *axes)
+    logits = F.conv2d(features, weight, bias)
+    if implementation == "recompute" and not compiling:
+        # Nobody else holds these logits.
+        return RecomputedSoftArgmax.apply(logits.unflatten(1, (-1, depth)), *axes, True)
+    return soft_argmax(logits, depth, cell_origin, implementation)
 
 
 def soft_argmax(
@@ -90,6 +97,13 @@ def cell_positions(
     offset = 0.5 if cell_origin == "center" else 0.0
     # Half cells from the middle are exact numbers, so nothing is rounded but the quotient.
     return (torch.arange(cells, dtype=dtype, device=device) + (offset - cells / 2)) / cells
+
+
+def _chunked_from(device: torch.device) -> int:
+    """Bytes of logits from which `auto` takes the chunked form."""
+    if device.type == "cuda":
+        return int(CHUNKED_FROM_SHARE * torch.cuda.get_device_properties(device).total_memory)
+    return CHUNKED_FROM_BYTES
 
 
 def _axes(

@@ -22,23 +22,30 @@ GPU_CELLS = 2**24
 
 
 class RecomputedSoftArgmax(torch.autograd.Function):
-    """Logits `b j d h w` and the axes' positions u `w`, v `h`, z `d` to the expectation `b j 3`."""
+    """Logits `b j d h w` and the axes' positions u `w`, v `h`, z `d` to the expectation `b j 3`.
+
+    With `overwrite` the logits' gradient takes their place: for logits that nobody else holds, and one backward pass.
+    """
 
     @staticmethod
-    def forward(ctx: Any, volume: Tensor, u: Tensor, v: Tensor, z: Tensor) -> Tensor:
+    def forward(ctx: Any, volume: Tensor, u: Tensor, v: Tensor, z: Tensor, overwrite: bool = False) -> Tensor:
         """Joint by joint."""
         expected = expectation(volume, (u, v, z))
         ctx.save_for_backward(volume, u, v, z, expected)
+        ctx.overwrite, ctx.spent = overwrite, False
         return expected
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         """The gradient of the logits, in their type and memory format."""
+        if ctx.spent:
+            raise RuntimeError("a second backward pass needs model.soft_argmax reference: the logits are spent")
         volume, u, v, z, expected = ctx.saved_tensors
-        out = torch.empty_like(volume)
+        out = volume if ctx.overwrite else torch.empty_like(volume)
+        ctx.spent = ctx.overwrite
         logit_gradient(volume, (u, v, z), expected, grad, out)
-        return out, None, None, None
+        return out, None, None, None, None
 
 
 def expectation(volume: Float[Tensor, "b j d h w"], axes: tuple[Tensor, Tensor, Tensor]) -> Float[Tensor, "b j 3"]:

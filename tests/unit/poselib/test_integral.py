@@ -114,6 +114,28 @@ def test_memory_format_does_not_matter(implementation: str) -> None:
     torch.testing.assert_close(soft_argmax(last, 4, "center", implementation), soft_argmax(logits, 4))
 
 
+@every
+@given(cells=st.sets(st.integers(0, 8 * 16 * 4 - 1), min_size=8, max_size=8))
+@settings(max_examples=25, deadline=None)
+def test_with_centred_cells_a_mirrored_heat_map_decodes_to_the_last_bit(implementation: str, cells: set[int]) -> None:
+    """Eight equal cells on a grid of powers of two: no sum is rounded, in whatever order it is taken."""
+    logits = torch.full((1, 4, 16, 8), -1e9)
+    logits.view(-1)[list(cells)] = 7.0
+    plain = soft_argmax(logits, 4, "center", implementation)
+    mirrored = soft_argmax(logits.flip(-1), 4, "center", implementation)
+    assert torch.equal(mirrored, plain * torch.tensor([-1.0, 1.0, 1.0]))
+    w, h, d = np.array([(c % 8, c // 8 % 16, c // 128) for c in cells]).T
+    exact = [((w + 0.5) / 8 - 0.5).mean(), ((h + 0.5) / 16 - 0.5).mean(), ((d + 0.5) / 4 - 0.5).mean()]
+    assert plain[0, 0].tolist() == exact
+
+
+@given(cells=st.integers(1, 500))
+def test_centred_cells_mirror_to_the_last_bit(cells: int) -> None:
+    for dtype in (torch.float32, torch.float64):
+        axis = cell_positions(cells, "center", dtype)
+        assert torch.equal(axis.flip(0), -axis)
+
+
 def test_cell_positions() -> None:
     assert cell_positions(4, "center").tolist() == [-0.375, -0.125, 0.125, 0.375]
     assert cell_positions(4, "corner").tolist() == [-0.5, -0.25, 0.0, 0.25]

@@ -8,7 +8,10 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"ppm_bins": (1, 2, 2)}, r"ppm_bins must be one or more different whole numbers of at least 1, .* not \[1, 2, 2\]"),
+        (
+            {"ppm_bins": (1, 2, 2)},
+            r"ppm_bins must be one or more different whole numbers of at least 1, .* not \[1, 2, 2\]",
+        ),
         ({"ppm_bins": (0, 1)}, r"ppm_bins must be one or more different whole numbers of at least 1, .* not \[0, 1\]"),
         ({"ppm_bins": ()}, r"ppm_bins must be one or more .*, or null for no pyramid, not \[\]"),
         ({"ppm_bins": (1, 2, 3), "ppm_channels": 2}, "ppm_bins must be at most 2"),
@@ -33,7 +36,10 @@ def test_bad_model_settings_name_the_setting_and_what_is_valid(values: dict, mes
         ({"heatmap": float("nan")}, "heatmap must be at least 0"),
         ({"l1": 0.0}, "l1 and heatmap must not both be 0"),
         ({"sigma": 0.0}, "sigma must be above 0"),
-        ({"draws": 1}, "draws must be at least 2"),
+        ({"draws": 2}, "draws must be even and at least 4"),
+        ({"draws": 65}, "draws must be even and at least 4"),
+        ({"draws_averaged": 0}, "draws_averaged must be at least 1"),
+        ({"draws": 8, "draws_averaged": 6}, "draws_averaged must be at most 5"),
     ],
 )
 def test_bad_loss_settings_name_the_setting_and_what_is_valid(values: dict, message: str) -> None:

@@ -1,6 +1,5 @@
 from dataclasses import replace
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -10,6 +9,8 @@ from poselib.losses import masked_l1
 from poselib.model import PoseNetwork
 from poselib.model.integral import soft_argmax
 from poselib.settings import ModelSettings
+from poselib.skeleton import mirror_permutation
+from poselib.volume import mirror
 
 pytestmark = pytest.mark.unit
 
@@ -110,29 +111,6 @@ def test_autocast_leaves_the_answer_in_float32() -> None:
         assert net(images()).dtype == torch.float32
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        TINY,
-        replace(TINY, backbone="botnet50"),
-        replace(TINY, head="regression"),
-        replace(TINY, inference="mode"),
-    ],
-    ids=["integral", "botnet50", "regression", "mode"],
-)
-def test_compiles_into_one_graph(settings: ModelSettings) -> None:
-    # The checks of shapes are the tests' own and no part of the graph.
-    torch.manual_seed(0)
-    net = PoseNetwork(settings).eval()
-    expected = net(images())
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        compiled = torch.compile(net, backend="eager", fullgraph=True)(images())
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
-    torch.testing.assert_close(compiled, expected, rtol=0, atol=1e-6)
-
-
 def test_learns_a_batch_by_heart() -> None:
     torch.manual_seed(0)
     net = PoseNetwork(TINY)
@@ -159,6 +137,32 @@ def test_every_form_trains_every_weight_alike(form: str) -> None:
         gradients.append({name: p.grad for name, p in net.named_parameters()})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient)
+
+
+def test_a_flip_test_mirrors_to_the_last_bit() -> None:
+    """Averaged with its mirrored twin, a mirrored picture has the mirrored answer, whatever the weights are."""
+
+    def flip_test(pictures: torch.Tensor) -> torch.Tensor:
+        return (net(pictures) + mirror(net(pictures.flip(-1)))) / 2
+
+    torch.manual_seed(0)
+    net = PoseNetwork(TINY).eval()
+    torch.nn.init.normal_(net.decoder.head.weight)
+    with torch.no_grad():
+        plain, mirrored = flip_test(images()), flip_test(images().flip(-1))
+    assert not torch.equal(mirrored, plain)
+    torch.testing.assert_close(mirrored, mirror(plain), rtol=0, atol=0)
+
+
+def test_a_symmetric_heat_map_decodes_to_symmetric_joints() -> None:
+    """Where a mirrored picture has mirrored heat maps, its answer is mirrored, and a flip test changes nothing."""
+    volume = 3 * torch.randn(2, 17, 6, 12, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    mirrored = volume.flip(-1)[:, mirror_permutation().tolist()]
+    plain, twin = (soft_argmax(v.flatten(1, 2), 6, "center") for v in (volume, mirrored))
+    torch.testing.assert_close(mirror(twin), plain, rtol=0, atol=1e-15)
+    corner = soft_argmax(mirrored.flatten(1, 2), 6, "corner")
+    shifted = mirror(corner)[..., 0] - soft_argmax(volume.flatten(1, 2), 6, "corner")[..., 0]
+    torch.testing.assert_close(shifted, torch.full_like(shifted, 1 / 8), rtol=0, atol=1e-15)  # one cell of 8
 
 
 def test_mode_is_the_highest_cell() -> None:

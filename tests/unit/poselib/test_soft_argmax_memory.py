@@ -89,8 +89,45 @@ def test_nothing_of_the_volumes_size_is_kept_but_what_exists_anyway(form: str) -
     assert max(new) <= 2 * JOINTS * 3
 
 
+@LAYOUTS
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_recomputed_gradient_takes_the_place_of_logits_that_nobody_else_holds(
+    layout: torch.memory_format, dtype: torch.dtype
+) -> None:
+    leaves = projection(layout, dtype)
+    lean = projected_soft_argmax(*leaves, DEPTH, "corner", "recompute")
+    (logits,) = (t for t in lean.grad_fn.saved_tensors if t.dim() == 5)
+    before = logits.clone()
+    plain = projected_soft_argmax(*leaves, DEPTH, "corner", "reference")
+    rounding = {torch.float64: 1e-12, torch.bfloat16: 2e-2}[dtype]
+    for ours, theirs in zip(gradients(lean, leaves), gradients(plain, leaves), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=rounding, atol=rounding)
+    assert not torch.equal(logits, before)
+
+
+def test_a_second_backward_pass_is_refused_where_the_logits_are_spent() -> None:
+    leaves = projection()
+    out = projected_soft_argmax(*leaves, DEPTH, "center", "recompute").sum()
+    torch.autograd.grad(out, leaves, retain_graph=True)
+    with pytest.raises(RuntimeError, match=r"second backward pass needs model\.soft_argmax reference"):
+        torch.autograd.grad(out, leaves)
+    logits = random(1, DEPTH, 3, 3).requires_grad_()
+    whole = soft_argmax(logits, DEPTH, "center", "recompute").sum()
+    first, second = (torch.autograd.grad(whole, logits, retain_graph=True)[0] for _ in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
 def test_auto_takes_the_chunked_form_where_logits_grow_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     leaves = projection()
     assert "Chunked" not in projected_soft_argmax(*leaves, DEPTH).grad_fn.name()
     monkeypatch.setattr(integral, "CHUNKED_FROM_BYTES", 2 * JOINTS * DEPTH * 6 * 7 * 4)
     assert "Chunked" in projected_soft_argmax(*leaves, DEPTH).grad_fn.name()
+
+
+def test_on_a_gpu_its_memory_says_what_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Card:
+        total_memory = 2**34
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Card())
+    assert integral._chunked_from(torch.device("cuda", 0)) == 2**31
+    assert integral._chunked_from(torch.device("cpu")) == 2**32
