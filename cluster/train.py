@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from cluster.config import flatten
-from cluster.data import RunData, mean_pose_mm, open_data, shard_window
+from cluster.data import RunData, load_bank, mean_pose_mm, open_data, shard_window
 from cluster.endings import TryAgain
 from cluster.engine.batchnorm import combine_statistics
 from cluster.engine.checkpoint import Checkpoints
@@ -29,6 +29,7 @@ from cluster.progress import TrainingProgress
 from cluster.run_folder import RUN_YAML, claim, held
 from cluster.schedule import Schedule
 from cluster.settings import Run
+from cluster.show import sheet_of_training
 from cluster.tracking.handle import start_delivery
 from cluster.tracking.journal import Journal, NullJournal
 from cluster.tracking.provenance import provenance_tags
@@ -83,6 +84,7 @@ class Training:
     def __init__(self, run: Run, world: World, device: torch.device, fence: Fence) -> None:
         self.run, self.world, self.device, self.fence = run, world, device, fence
         self.data: RunData = open_data(run)
+        self.bank = load_bank(run, self.data)
         per_step = run.batch.global_ // run.batch.micro
         accumulation = len(share(0, per_step, world.rank, world.size))
         self.schedule = Schedule(
@@ -149,8 +151,9 @@ class Training:
         )
         run = self.run
         threads = cores_per_rank(self.world)
+        micro, device = run.batch.micro, self.device
         return load_batches(
-            self.data.train, draws, run.batch.micro, run.model, run.crop, run.loader, self.device, run.seed, threads
+            self.data.train, draws, micro, run.model, run.crop, run.loader, device, run.seed, threads, self.bank
         )
 
     def _loss(self, batch: Batch) -> torch.Tensor:
@@ -246,6 +249,8 @@ class Training:
         self.journal.tags(provenance_tags(run.folder, f"Trained on split {run.data.split}."))
         self.journal.tags({"posecluster.checkpoints": str(self.checkpoints.folder.resolve())})
         self.journal.artifact(RUN_YAML)
+        if world.is_main and not self.start:
+            self.journal.artifact(sheet_of_training(run, self.data, self.bank))
         self.journal.status("running")
         sizes = " + ".join(f"{len(s.rows)} {s.shards.manifest.source}" for s in self.data.train)
         where = f"resuming after step {self.start} of" if self.start else "training for"
@@ -298,6 +303,6 @@ def _from_main(act: Callable[[], Answer], world: World) -> Answer:
         dist.broadcast_object_list(answer)
     if isinstance(answer[0], InputError):
         if not world.is_main:
-            raise SystemExit(1)  # rank 0 says it
+            raise SystemExit(getattr(answer[0], "exit_code", 1))  # rank 0 says it
         raise answer[0]
     return answer[0]

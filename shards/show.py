@@ -18,7 +18,7 @@ from shards.sample import unpack
 
 COLUMNS: Final = 6
 SHORTER_SIDE_PX: Final = 288
-DEPTH_SHOWN: Final = 0.3
+DEPTH_SHOWN: Final = 0.2
 """Depth in volume units at which the colours of the joints end."""
 
 UNSUPERVISED: Final = (140, 140, 140)
@@ -32,11 +32,7 @@ _LEGEND = (
 
 
 def write_sheet(path: Path, batch: Batch, sources: Sequence[Source], model: ModelSettings) -> None:
-    """Write the sheet of a batch (see `draw_sheet`) as JPEG or PNG, whole or not at all; makes the folder.
-
-    Raises:
-        ValueError: the file's name ends in neither.
-    """
+    """Write the sheet of a batch (see `draw_sheet`) as .jpg or .png, whole or not at all; makes the folder."""
     ok, data = cv2.imencode(path.suffix.lower(), draw_sheet(batch, sources, model)[..., ::-1])
     if not ok:
         raise ValueError(f"OpenCV could not encode {path}")
@@ -58,7 +54,7 @@ def draw_sheet(batch: Batch, sources: Sequence[Source], model: ModelSettings) ->
         COLUMNS,
         [f"{_name(batch, place, sources)}\n{describe(batch, place)}" for place in places],
     )
-    line = max(18, sheet.shape[0] // 60)
+    line = max(24, sheet.shape[0] // 50)
     legend = np.full((line + 8, sheet.shape[1], 3), PAPER, np.uint8)
     (width, height), _ = cv2.getTextSize(_LEGEND, cv2.FONT_HERSHEY_SIMPLEX, 1.0, 1)
     scale = min(0.6 * line / height, (sheet.shape[1] - 12) / width)
