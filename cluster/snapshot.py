@@ -3,6 +3,7 @@
 runs/<name>/code/<digest>/               the project's packages, as they can be imported; files are read-only
 runs/<name>/code/<digest>/snapshot.json  version, revision, Python, packages, chosen environment variables
 runs/<name>/code/<digest>/changes.diff   what differed from that revision
+runs/<name>/environment.json             the same of the newest start, on the node where rank 0 runs
 
 The digest is of the code's content, so the same code is copied once. An installed wheel is a copy already that no
 editing reaches: nothing is copied for it. No torch here.
@@ -24,12 +25,14 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Final
 
+from cluster.tracking.files import write_json
 from cluster.tracking.provenance import SNAPSHOT, code_version, git_commit
 from poselib.errors import InputError
 from shards.atomic import sync_folder
 
 CHANGES: Final = "changes.diff"
 CODE: Final = "code"
+ENVIRONMENT: Final = "environment.json"
 
 _ROOT: Final = Path(__file__).resolve().parents[1]
 _PARTS: Final = ("poselib", "shards", "cluster", "tune", "configs", "slurm")
@@ -87,6 +90,16 @@ def take_snapshot(run_folder: Path, root: Path = _ROOT) -> Snapshot:
     if not digest.startswith(folder.name):
         raise InputError(f"{folder} is no longer the code it was made from; remove it and submit again")
     return Snapshot(folder, digest)
+
+
+def record_start(run_folder: Path, root: Path = _ROOT) -> None:
+    """Keep the code that runs now with the run, and say in `environment.json` where and in which environment.
+
+    Raises:
+        InputError: as `take_snapshot`.
+    """
+    taken = take_snapshot(run_folder, root)
+    write_json(run_folder / ENVIRONMENT, {"code": taken.digest[:_NAME_LENGTH]} | describe(root))
 
 
 def is_checkout(root: Path = _ROOT) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster import snapshot
-from cluster.snapshot import code_digest, describe, take_snapshot
+from cluster.snapshot import code_digest, describe, record_start, take_snapshot
 from poselib.errors import InputError
 
 pytestmark = pytest.mark.unit
@@ -134,6 +134,17 @@ def test_an_installed_package_needs_no_copy(checkout, tmp_path):
     taken = take_snapshot(tmp_path / "run", checkout)
     assert (taken.folder, taken.environment()) == (None, {})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_start_leaves_its_code_and_its_environment(checkout, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    for value in ("INFO", "WARN"):
+        monkeypatch.setenv("NCCL_DEBUG", value)
+        record_start(run, checkout)
+    told = json.loads((run / "environment.json").read_text())
+    assert told["environment"]["NCCL_DEBUG"] == "WARN"
+    assert [path.name for path in (run / "code").iterdir()] == [told["code"]]
 
 
 def test_the_story_holds_versions_and_no_secret():
