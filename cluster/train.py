@@ -29,6 +29,7 @@ from cluster.progress import TrainingProgress
 from cluster.run_folder import RUN_YAML, claim, held
 from cluster.schedule import Schedule
 from cluster.settings import Run
+from cluster.snapshot import record_start
 from cluster.show import sheet_of_training
 from cluster.tracking.handle import start_delivery
 from cluster.tracking.journal import Journal, NullJournal
@@ -282,6 +283,7 @@ def _claim(run: Run, world: World, device: torch.device, stack: ExitStack) -> tu
     job = current_job()
     stack.enter_context(held(run.folder, job))
     run = claim(run, global_batch(run, world.size), shard_window(run))
+    record_start(run.folder)
     fruitless = fruitless_starts(run.folder, job) - 1 if job.restart else 0
     if fruitless >= run.restart.limit:
         raise InputError(
