@@ -48,6 +48,7 @@ def train(run: Run) -> None:
     elif world.launcher == "torchrun":
         end_with_parent()
     os.environ |= world.variables()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost rank is one line, not stacks of C++
     if world.launcher == "slurm":
         _be_rank_of_job(run, world)
         return
@@ -72,6 +73,8 @@ def _be_rank_of_job(run: Run, world: World) -> None:
         traceback.print_exc()
         print(f"rank {world.rank} on {socket.gethostname()} failed as shown above", file=sys.stderr, flush=True)
         sys.exit(TRY_AGAIN)
+    finally:
+        stop.ignore()
 
 
 def _default_ranks(device: str) -> int:

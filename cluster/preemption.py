@@ -18,9 +18,14 @@ class StopFlag:
         self.reason = ""
 
     def listen(self) -> None:
-        """Take the signals from now on, to the end of the process: none may cut its last lines short."""
+        """Take the signals from now on."""
         for number in _SIGNALS:
             signal.signal(number, self._raise)
+
+    def ignore(self) -> None:
+        """Let no signal cut the end of the process short: Python gives handlers up before it has ended."""
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
     def _raise(self, number: int, _frame: FrameType | None) -> None:
         self.requested = True
