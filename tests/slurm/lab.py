@@ -152,6 +152,16 @@ class Lab:
         """Plug a node's network cable in again."""
         self.run(["ip", "link", "set", f"v-{node}", "up"])
 
+    def stop_controller(self) -> None:
+        """Kill slurmctld; jobs run on."""
+        daemon = self._daemons.pop("slurmctld")
+        daemon.kill()
+        daemon.wait()
+
+    def start_controller(self) -> None:
+        """Start slurmctld again, with what it knew."""
+        self._daemon("slurmctld", ["slurmctld", "-D"])
+
     def stop(self) -> None:
         """End everything and remove the lab's files. May be called twice."""
         processes = [*self._daemons.values(), *self._machines.values()]

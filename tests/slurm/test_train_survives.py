@@ -15,15 +15,6 @@ from lab import Lab, LabError, wait_until
 pytestmark = pytest.mark.slurm
 
 
-@pytest.fixture(scope="session")
-def undisturbed(lab: Lab, shard_sets: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
-    """Step to loss of a run on two nodes that nothing happened to."""
-    training = drill.start(lab, tmp_path_factory.mktemp("undisturbed"), shard_sets)
-    training.wait_end()
-    assert training.steps() == list(range(1, STEPS + 1))
-    return training.losses()
-
-
 def check(training: Training, undisturbed: dict[int, float], restarts: int = 1) -> None:
     """It came to the end after so many restarts, repeating only what no checkpoint held, with the same losses."""
     assert training.wait_end()["Restarts"] == str(restarts)
