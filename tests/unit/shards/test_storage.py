@@ -132,7 +132,7 @@ def test_pauses_double_and_what_no_patience_mends_is_not_tried_again(storage, mo
     with pytest.raises(InputError, match=r"x cannot be read, tried 4 times \(Input/output error\)"):
         retried(lambda: fail(OSError(5, "Input/output error")), "x", StorageSettings(attempts=4, backoff_s=0.5))
     assert pauses == [0.5, 1.0, 2.0]
-    with pytest.raises(InputError, match="x cannot be read .No such file"):
+    with pytest.raises(InputError, match=r"x cannot be read \(No such file"):
         retried(lambda: fail(FileNotFoundError(2, "No such file")), "x", storage)
     with pytest.raises(InputError, match="Install s3fs"):
         retried(lambda: fail(ImportError("Install s3fs to access S3")), "x", storage)
@@ -140,7 +140,7 @@ def test_pauses_double_and_what_no_patience_mends_is_not_tried_again(storage, mo
 
 
 def test_an_unknown_protocol_is_one_line(storage):
-    with pytest.raises(InputError, match="nope://x/manifest.json: .*a folder, or a URL such as"):
+    with pytest.raises(InputError, match=r"nope://x/manifest\.json: .*a folder, or a URL such as"):
         ShardSet.open("nope://x", storage=storage)
 
 
@@ -149,14 +149,10 @@ def test_a_shard_that_is_another_one_by_now_is_refused_and_not_kept(in_memory, s
     system, shard = fsspec.filesystem("memory"), shards.manifest.shards[0]
     content = system.cat(f"/h36m/{shard.file}")
     system.pipe(f"/h36m/{shard.file}", content[:-1] + b"x")
-    with pytest.raises(
-        InputError, match=rf"{shard.file} has SHA-256 \w+, the manifest says SHA-256 {shard.sha256[:12]}"
-    ):
+    with pytest.raises(InputError, match=rf"has SHA-256 \w+, the manifest says SHA-256 {shard.sha256[:12]}"):
         shards.read_bytes([0])
     system.pipe(f"/h36m/{shard.file}", content[:-512])
-    with pytest.raises(
-        InputError, match=rf"{shard.file} has {shard.bytes - 512} bytes, the manifest says {shard.bytes}"
-    ):
+    with pytest.raises(InputError, match=rf"{shard.file} has {shard.bytes - 512} bytes, .* says {shard.bytes}"):
         shards.read_bytes([0])
     system.pipe(f"/h36m/{shard.file}", content)
     assert len(shards.read_bytes([0])[0]) == 1
