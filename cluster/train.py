@@ -29,8 +29,8 @@ from cluster.progress import TrainingProgress
 from cluster.run_folder import RUN_YAML, claim, held
 from cluster.schedule import Schedule
 from cluster.settings import Run
-from cluster.snapshot import record_start
 from cluster.show import sheet_of_training
+from cluster.snapshot import record_start
 from cluster.tracking.handle import start_delivery
 from cluster.tracking.journal import Journal, NullJournal
 from cluster.tracking.provenance import provenance_tags
@@ -283,14 +283,15 @@ def _claim(run: Run, world: World, device: torch.device, stack: ExitStack) -> tu
     job = current_job()
     stack.enter_context(held(run.folder, job))
     run = claim(run, global_batch(run, world.size), shard_window(run))
-    record_start(run.folder)
     fruitless = fruitless_starts(run.folder, job) - 1 if job.restart else 0
     if fruitless >= run.restart.limit:
         raise InputError(
             f"{run.folder}: {fruitless} starts in a row have made no checkpoint after step {newest_step(run.folder)};"
             " mend what they name and submit again, or set restart.limit"
         )
-    return run, raise_fence(run.folder, job, socket.gethostname()).number
+    number = raise_fence(run.folder, job, socket.gethostname()).number
+    record_start(run.folder)
+    return run, number
 
 
 def _from_main(act: Callable[[], Answer], world: World) -> Answer:
