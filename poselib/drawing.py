@@ -165,6 +165,6 @@ def _write(strip: np.ndarray, text: str) -> None:
     """Black text into a strip of a picture, as large as fits."""
     height, width = strip.shape[:2]
     (text_width, text_height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 1.0, 1)
-    scale = min(0.85 * height / (text_height + below), width / max(text_width, 1))
+    scale = min(0.85 * height / (text_height + below), 0.96 * width / max(text_width, 1))
     origin = (0, round(height / 2 + text_height * scale / 2))
     cv2.putText(strip, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, OUTLINE, 1, cv2.LINE_AA)
