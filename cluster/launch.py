@@ -10,10 +10,10 @@ from typing import Final
 
 from cluster.children import describe_ending, end_with_parent, run_children
 from cluster.config import dump
-from cluster.endings import TRY_AGAIN, NeverAgain, TryAgain
+from cluster.endings import TRY_AGAIN, Ending, LostOthers, NeverAgain, TryAgain, note_ending
 from cluster.preemption import StopFlag
 from cluster.settings import Run
-from cluster.world import World, current_world, free_port
+from cluster.world import World, current_job, current_world, free_port
 from poselib.errors import InputError
 
 _KEEP_PAGES: Final = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
@@ -54,7 +54,7 @@ def train(run: Run) -> None:
         return
     from cluster.train import train_rank
 
-    train_rank(run, world, StopFlag())
+    train_rank(run, world, StopFlag(), lambda words, lost: None)
 
 
 def _be_rank_of_job(run: Run, world: World) -> None:
@@ -63,15 +63,23 @@ def _be_rank_of_job(run: Run, world: World) -> None:
     stop.listen()  # before torch is imported: the default of these signals is to end the process at once
     from cluster.train import train_rank
 
+    host = socket.gethostname()
+
+    def note(words: str, lost: bool) -> None:
+        note_ending(run.folder, current_job(), Ending(world.rank, host, words, lost))
+
     try:
-        train_rank(run, world, stop)
-    except (TryAgain, NeverAgain):
+        train_rank(run, world, stop, note)
+    except (TryAgain, NeverAgain) as error:
+        note(str(error), isinstance(error, LostOthers))
         raise
     except InputError as error:
+        note(str(error), False)
         raise NeverAgain(str(error)) from error
-    except Exception:
+    except Exception as error:
+        note(f"{type(error).__name__}: {error}", False)
         traceback.print_exc()
-        print(f"rank {world.rank} on {socket.gethostname()} failed as shown above", file=sys.stderr, flush=True)
+        print(f"rank {world.rank} on {host} failed as shown above", file=sys.stderr, flush=True)
         sys.exit(TRY_AGAIN)
     finally:
         stop.ignore()

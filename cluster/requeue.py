@@ -1,17 +1,18 @@
 """Whether a Slurm job goes on after its ranks have ended, and how. `slurm/train.sh` asks when `srun` has returned."""
 
 import re
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from cluster.endings import FINAL_CODES
+from cluster.endings import FINAL_CODES, failed_node, forget_endings, read_endings
 from cluster.fence import fruitless_starts, newest_step, read_incarnation
 from cluster.settings import Run
 from cluster.tracking.journal import last_status
-from cluster.world import Job, current_job
+from cluster.world import Job, current_job, job_hosts
 from poselib.errors import InputError
 
 _PATIENCE_S: Final = 900.0
@@ -42,17 +43,24 @@ def requeue(settings: RequeueSettings) -> None:
         raise InputError("this is for batch scripts: outside Slurm there is no job to requeue")
     verdict = judge(settings, job)
     code, at = settings.exit_code, f"step {newest_step(settings.folder)}"
+    endings = read_endings(settings.folder, job)
+    bad = failed_node(job_hosts(), endings) if code else ""
+    why = "; ".join(ending.words for ending in endings if not ending.lost)[:500] or (f"on {bad}" if bad else "")
+    ended = f"ended with exit code {code}{f' ({why})' if why else ''}"
     if verdict == "failed":
-        raise InputError(f"job {job.id} ends: its ranks ended with exit code {code}, as they would again")
+        raise InputError(f"job {job.id} ends: its ranks {ended}, as they would again")
     if verdict == "stuck":
         raise InputError(
             f"job {job.id} ends: {settings.restart.limit} starts in a row have made no checkpoint after {at}; the last"
-            f" ended with exit code {code}. Mend what the lines above name and submit again, or set restart.limit"
+            f" {ended}. Mend what this names and submit again, or set restart.limit"
         )
     if verdict == "requeue":
-        _requeue(job)
-        why = f"its ranks ended with exit code {code}" if code else "it was asked to stop"
-        _say(f"job {job.id} goes back into the queue, as {why}; it will go on after {at}")
+        forget_endings(settings.folder)
+        avoid = bad if settings.restart.exclude_nodes else ""
+        because = f"its ranks {ended}" if code else "it was asked to stop"
+        without = f" without {avoid}" if avoid else ""
+        _say(f"job {job.id} goes back into the queue{without}, as {because}; it will go on after {at}")
+        _requeue(job, avoid)
 
 
 def judge(settings: RequeueSettings, job: Job) -> Verdict:
@@ -74,16 +82,20 @@ def _stopped(settings: RequeueSettings) -> bool:
         return False
 
 
-def _requeue(job: Job) -> None:
+def _requeue(job: Job, avoid: str) -> None:
     """Requeue a running job once; nothing happens if it is over, or was requeued by somebody else."""
+    # Slurm ends this very process when it requeues the job; what is left to do shall still be done.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         state = _scontrol("show", "job", "-o", job.id)
         if state.returncode == 0:
             if not _runs(state.stdout, job):
                 return
-            done = _scontrol("requeue", job.id)
+            done = _scontrol("requeuehold" if avoid else "requeue", job.id)
             if done.returncode == 0:
+                if avoid:
+                    _exclude(job, avoid, _fields(state.stdout).get("ExcNodeList", ""))
                 return
             if not _unanswered(done.stderr):
                 raise InputError(f"job {job.id} cannot be requeued: {_line(done.stderr)}; submit it again to go on")
@@ -92,10 +104,26 @@ def _requeue(job: Job) -> None:
         time.sleep(5)
 
 
+def _exclude(job: Job, node: str, excluded: str) -> None:
+    """Have the held job avoid one more node, which Slurm allows only now, and let it go."""
+    nodes = ",".join(filter(None, [excluded.replace("(null)", ""), node]))
+    try:
+        for _ in range(20):
+            if _scontrol("update", f"JobId={job.id}", f"ExcNodeList={nodes}").returncode == 0:
+                break
+            time.sleep(0.1)
+    finally:
+        _scontrol("release", job.id)
+
+
 def _runs(shown: str, job: Job) -> bool:
     """Whether Slurm still holds this start of the job for running: not cancelled, not started elsewhere."""
-    fields = dict(re.findall(r"(\S+?)=(\S*)", shown))
+    fields = _fields(shown)
     return fields.get("JobState") == "RUNNING" and fields.get("Restarts") == str(job.restart)
+
+
+def _fields(shown: str) -> dict[str, str]:
+    return dict(re.findall(r"(\S+?)=(\S*)", shown))
 
 
 def _unanswered(error: str) -> bool:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from cluster.config import flatten
 from cluster.data import RunData, load_bank, mean_pose_mm, open_data, shard_window
-from cluster.endings import TryAgain
+from cluster.endings import LostOthers
 from cluster.engine.batchnorm import combine_statistics
 from cluster.engine.checkpoint import Checkpoints
 from cluster.engine.engine import Engine, check_precision, choose_device, join_world, leave_world, shared_store
@@ -48,11 +48,18 @@ Answer = TypeVar("Answer")
 _LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "NCCL")
 
 
-def train_rank(run: Run, world: World, stop: StopFlag) -> None:
+def train_rank(run: Run, world: World, stop: StopFlag, note: Callable[[str, bool], None]) -> None:
     """Be one rank of a training: everything from the folder to the last line.
 
+    Args:
+        run: as the user gave it.
+        world: this process' place.
+        stop: raised when the training shall stop at the next step.
+        note: told the last words of a rank that hangs, and whether others are to blame.
+
     Raises:
-        TryAgain: other ranks are lost, or a checkpoint could not be written.
+        LostOthers: other ranks are gone.
+        TryAgain: a checkpoint could not be written.
         NeverAgain: a newer start of this run is at work.
         InputError: what was asked for cannot be done.
     """
@@ -62,11 +69,11 @@ def train_rank(run: Run, world: World, stop: StopFlag) -> None:
         with ExitStack() as stack:
             run, number = _from_main(lambda: _claim(run, world, device, stack), world)
             stop.listen()
-            Training(run, world, device, Fence(run.folder, number)).run_to_end(stop)
+            Training(run, world, device, Fence(run.folder, number), note).run_to_end(stop)
     except RuntimeError as error:
         # Gloo and NCCL report a peer that is gone in words; whoever went has said why.
         if world.size > 1 and any(words in str(error) for words in _LOST_PEER):
-            raise TryAgain(f"rank {world.rank} lost the other ranks: {str(error).splitlines()[0][:200]}") from error
+            raise LostOthers(f"rank {world.rank} lost the other ranks: {str(error).splitlines()[0][:200]}") from error
         raise
     finally:
         leave_world()
@@ -80,9 +87,12 @@ class Training:
         world: this process' place.
         device: to compute on.
         fence: this start's right to write.
+        note: see `train_rank`.
     """
 
-    def __init__(self, run: Run, world: World, device: torch.device, fence: Fence) -> None:
+    def __init__(
+        self, run: Run, world: World, device: torch.device, fence: Fence, note: Callable[[str, bool], None]
+    ) -> None:
         self.run, self.world, self.device, self.fence = run, world, device, fence
         self.data: RunData = open_data(run)
         self.bank = load_bank(run, self.data)
@@ -105,7 +115,7 @@ class Training:
         )
         self.network = network
         # It has to speak before the collectives give up.
-        self.watch = Watch(world.rank, world.size, 0.7 * run.engine.timeout_s, shared_store())
+        self.watch = Watch(world.rank, world.size, 0.7 * run.engine.timeout_s, shared_store(), note)
         self.journal = Journal(run.folder) if world.is_main else NullJournal()
         self.start, self.best_mm, self.best_step = self._resume(newest)
         self.progress = TrainingProgress(self.schedule.steps, self.start, run.batch.global_, world.is_main)

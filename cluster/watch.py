@@ -78,14 +78,22 @@ class Watch:
         size: all ranks.
         limit_s: longest time in one place.
         store: shared by the ranks; None where there is one rank.
+        note: told the last words, and whether others are to blame.
         end: takes the last words; by default it prints them with all stacks and ends the process at once.
     """
 
     def __init__(
-        self, rank: int, size: int, limit_s: float, store: Store | None, end: Callable[[str], None] | None = None
+        self,
+        rank: int,
+        size: int,
+        limit_s: float,
+        store: Store | None,
+        note: Callable[[str, bool], None],
+        end: Callable[[str], None] | None = None,
     ) -> None:
         self.rank, self.size, self.limit_s = rank, size, limit_s
         self._store = store
+        self._note = note
         self._end = end or _end_process
         self._pause_s = min(10.0, limit_s / 10)
         self._here = Place(rank, socket.gethostname())
@@ -125,7 +133,11 @@ class Watch:
             if stuck == 1:
                 first = self._others()
             elif stuck > _LOOKS:  # this one's own sign of life has gone on meanwhile, for the others to see
-                self._end(_words(here, stuck_s, first, self._others()))
+                words, others_to_blame = _words(here, stuck_s, first, self._others())
+                # A note goes to a file system, which may be what hangs.
+                threading.Thread(target=self._note, args=(words, others_to_blame), daemon=True).start()
+                self._over.wait(self._pause_s)
+                self._end(words)
                 return
 
     def _tell(self, here: Place, beat: int) -> None:
@@ -149,16 +161,16 @@ class Watch:
         return found
 
 
-def _words(here: Place, stuck_s: float, first: list[Place], others: list[Place]) -> str:
-    """What a rank says at its end, where it has seen the others twice."""
+def _words(here: Place, stuck_s: float, first: list[Place], others: list[Place]) -> tuple[str, bool]:
+    """What a rank says at its end, and whether others are to blame, where it has seen the others twice."""
     words = f"{here} for {stuck_s:.0f} s: stuck"
     beats = {place.rank: place.beat for place in first}
     if silent := [place for place in others if place.beat == beats.get(place.rank)]:
-        return f"{words}; no sign of life from {'; '.join(map(str, silent))}"
+        return f"{words}; no sign of life from {'; '.join(map(str, silent))}", True
     least = min([here.order, *(place.order for place in others)])
     if behind := [place for place in others if place.order == least < here.order]:
-        return f"{words}, waiting for {'; '.join(map(str, behind))}"
-    return words
+        return f"{words}, waiting for {'; '.join(map(str, behind))}", True
+    return words, False
 
 
 def _end_process(words: str) -> None:

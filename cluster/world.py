@@ -92,6 +92,12 @@ def current_job(environ: Mapping[str, str] = os.environ) -> Job:
     return Job(environ.get("SLURM_JOB_ID", ""), int(environ.get("SLURM_RESTART_COUNT") or 0))
 
 
+def job_hosts(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The nodes of the Slurm job around this process, the batch host first; none outside."""
+    nodes = environ.get("SLURM_JOB_NODELIST", "")
+    return _expand(nodes) if nodes else []
+
+
 def free_port() -> int:
     """A TCP port that is free on this machine right now."""
     with socket.socket() as probe:
@@ -128,17 +134,16 @@ def _from_slurm(environ: Mapping[str, str]) -> World:
         local_rank=int(environ["SLURM_LOCALID"]),
         # "2(x3),1" tasks per node: the first number is right on even allocations, and it only shares out cores.
         local_size=int(environ.get("SLURM_STEP_TASKS_PER_NODE", "1").split("(")[0].split(",")[0]),
-        address=environ.get("MASTER_ADDR") or _first_host(environ["SLURM_STEP_NODELIST"]),
+        address=environ.get("MASTER_ADDR") or _expand(environ["SLURM_STEP_NODELIST"])[0],
         port=int(environ.get("MASTER_PORT") or _PORT_BASE + job % _PORT_SPAN),
         launcher="slurm",
     )
 
 
-def _first_host(nodes: str) -> str:
-    """The first host of a Slurm node list such as `gpu[03-06]`."""
+def _expand(nodes: str) -> list[str]:
+    """The hosts of a Slurm node list such as `gpu[03-06]`."""
     command = ["scontrol", "show", "hostnames", nodes]
     try:
-        hosts = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     except (OSError, subprocess.CalledProcessError) as error:
         raise InputError(f"cannot expand the node list {nodes!r} with scontrol; set MASTER_ADDR") from error
-    return hosts[0]

@@ -91,6 +91,16 @@ def test_the_network_is_cut_for_20_s(start: Start, undisturbed: dict[int, float]
     training.lab.wait_idle(4, seconds=120)
 
 
+def test_a_node_that_failed_is_avoided(start: Start, undisturbed: dict[int, float]) -> None:
+    training = start("--restart.exclude_nodes=true")
+    training.wait_step(EVERY + 1)
+    os.kill(drill.rank_pids(training.lab, "n2")[0], signal.SIGKILL)
+    check(training, undisturbed)
+    assert training.lab.job(training.job)["ExcNodeList"] == "n2"
+    assert nodes_of(training) == ["n1", "n3"]
+    assert "goes back into the queue without n2, as its ranks ended with exit code 137 (on n2)" in training.output()
+
+
 def test_the_controller_is_away_when_a_rank_dies(start: Start, undisturbed: dict[int, float]) -> None:
     training = start()
     training.wait_step(EVERY + 1)

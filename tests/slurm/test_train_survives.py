@@ -51,13 +51,30 @@ def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(
     assert len(training.steps()) - STEPS <= EVERY
 
 
-def test_an_urgent_job_takes_the_nodes_and_gives_them_back(
+def preempt(training: Training, folder: Path) -> None:
+    urgent = training.lab.sbatch("--partition=urgent", "--nodes=4", "--exclusive", "--wrap", "sleep 1", cwd=folder)
+    training.lab.wait(urgent, "COMPLETED", seconds=120)
+
+
+def test_an_urgent_job_gets_the_nodes_and_gives_them_back(
+    lab: Lab, shard_sets: dict[str, Path], tmp_path: Path, undisturbed: dict[int, float]
+) -> None:
+    training = drill.start(lab, tmp_path / "job", shard_sets)
+    lab.run(["scontrol", "update", "PartitionName=batch", "GraceTime=60"])
+    training.wait_step(random.randint(2, 40))
+    preempt(training, tmp_path)
+    lab.run(["scontrol", "update", "PartitionName=batch", "GraceTime=0"])
+    check(training, undisturbed)
+    assert training.steps() == list(range(1, STEPS + 1)), "a step was done twice"
+
+
+@pytest.mark.drill
+def test_an_urgent_job_takes_the_nodes_without_a_warning(
     lab: Lab, shard_sets: dict[str, Path], tmp_path: Path, undisturbed: dict[int, float]
 ) -> None:
     training = drill.start(lab, tmp_path / "job", shard_sets)
     training.wait_step(EVERY + 1)
-    urgent = lab.sbatch("--partition=urgent", "--nodes=4", "--exclusive", "--wrap", "sleep 1", cwd=tmp_path)
-    lab.wait(urgent, "COMPLETED", seconds=120)
+    preempt(training, tmp_path)
     check(training, undisturbed)
 
 
@@ -91,9 +108,8 @@ def test_starts_without_progress_are_counted_and_end_the_job(
         wait_until(lambda: lab.job(training.job)["JobState"] != "RUNNING", 60, training.output)
     job = lab.wait(training.job, "FAILED")
     assert job["Restarts"] == "1"
-    assert (
-        "2 starts in a row have made no checkpoint after step 0; the last ended with exit code 137" in training.output()
-    )
+    said = training.output()
+    assert "2 starts in a row have made no checkpoint after step 0; the last ended with exit code 137." in said
 
 
 def _starts(training: Training) -> list[str]:

@@ -14,6 +14,10 @@ pytestmark = pytest.mark.unit
 LIMIT_S = 1.0
 
 
+def notes(words: str, others_to_blame: bool) -> None:
+    assert others_to_blame == ("waiting for" in words or "no sign" in words)
+
+
 class Shared:
     """A store within one process."""
 
@@ -46,7 +50,7 @@ def heard() -> "queue.Queue[str]":
 def watches(heard) -> Iterator[list[Watch]]:
     store = Shared()
     with ExitStack() as stack:
-        yield [stack.enter_context(Watch(rank, 3, LIMIT_S, store, heard.put)) for rank in range(3)]
+        yield [stack.enter_context(Watch(rank, 3, LIMIT_S, store, notes, heard.put)) for rank in range(3)]
 
 
 def all_words(heard: "queue.Queue[str]", count: int) -> dict[int, str]:
@@ -70,21 +74,21 @@ def test_the_rank_that_is_behind_is_named_by_all(watches, heard, stage):
 def test_one_that_gives_no_sign_of_life_is_named(heard):
     store = Shared()
     store.set("watch/1", '["n7", 17, 0, "optimizer", 5]')
-    with Watch(0, 2, LIMIT_S, store, heard.put) as watch:
+    with Watch(0, 2, LIMIT_S, store, notes, heard.put) as watch:
         watch.at("optimizer", 17)
         assert "no sign of life from rank 1 on n7, in optimizer of step 17" in heard.get(timeout=30)
 
 
 @pytest.mark.parametrize("store", [None, Gone()])
 def test_a_rank_alone_names_itself(heard, store):
-    with Watch(0, 2, LIMIT_S, store, heard.put) as watch:
+    with Watch(0, 2, LIMIT_S, store, notes, heard.put) as watch:
         watch.at("checkpoint", 20)
         assert "in checkpoint of step 20" in heard.get(timeout=30)
 
 
 def test_a_long_stage_that_moves_on_is_no_hang(heard):
     pause = threading.Event()
-    with Watch(0, 1, LIMIT_S, None, heard.put) as watch:
+    with Watch(0, 1, LIMIT_S, None, notes, heard.put) as watch:
         for _ in watch.each(range(12), "validation", 20):
             pause.wait(LIMIT_S / 4)
         assert heard.empty()
