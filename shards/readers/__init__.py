@@ -5,6 +5,7 @@ from typing import Final
 
 from poselib.errors import InputError
 from shards.readers import h36m_eth, h36m_kf, h36m_mks0601, human36m, mpii, mpii_hrnet, voc
+from shards.readers.h36m_stills import check_pinhole
 from shards.readers.mpii_index import MPII_INDEX
 from shards.readers.stills_index import stills_index
 from shards.settings import BuildSettings
@@ -21,12 +22,15 @@ READERS: Final[dict[str, Reader]] = {
 }
 """In the order in which a folder is tried; a folder that holds several layouts is read as the first."""
 
+PINHOLE_ONLY: Final = {"h36m_mks0601": "mks0601", "h36m_eth": "ETH"}
+"""Layouts that store no distortion, by their names for messages."""
+
 
 def find_reader(settings: BuildSettings) -> tuple[str, Reader]:
     """The layout's name and its reader for `settings.raw`.
 
     Raises:
-        InputError: the folder is missing, or holds nothing that was asked for.
+        InputError: the folder is missing, holds nothing that was asked for, or cannot meet the lens setting.
     """
     if not settings.raw.is_dir():
         raise InputError(f"raw: {settings.raw} is not a folder")
@@ -39,6 +43,8 @@ def find_reader(settings: BuildSettings) -> tuple[str, Reader]:
         raise InputError(f"layout: {settings.layout} is no layout of {settings.source}")
     for name, reader in wanted.items():
         if reader.detect(settings.raw):
+            if name in PINHOLE_ONLY:
+                check_pinhole(settings, PINHOLE_ONLY[name])
             return name, reader
     looked = "; ".join(f"{name}: {reader.looks_for}" for name, reader in wanted.items())
     raise InputError(f"raw: {settings.raw} holds no known layout{_hint(settings, wanted)} (looked for {looked})")

@@ -153,7 +153,7 @@ def survey(settings: BuildSettings, part: Part) -> Survey:
             notes.append(FORMULAS[choose_convention(poses, camera.rotation, vector, camera.intrinsics, size)])
             counts[take.subject, take.action, name] = frames
         except (av.FFmpegError, OSError, ValueError) as error:
-            damage.append(Skipped(file, -1, getattr(error, "strerror", None) or str(error), frames))
+            damage.append(Skipped(file, -1, _reason(error), frames))
     return Survey(counts, tuple(notes), tuple(damage))
 
 
@@ -168,6 +168,12 @@ READER: Final = Reader(
     split,
     survey,
 )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, av.FFmpegError):
+        return f"the video is damaged or cut short ({error.strerror})"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _videos(raw: Path, subject: str, metadata: Metadata) -> set[tuple[str, str]]:
@@ -216,7 +222,7 @@ def _film(settings: BuildSettings, take: Take, name: str, poses: np.ndarray) -> 
             joints_mm = world_to_camera(poses[index], camera.rotation, place)
             yield make_person(settings, take, name, lens, index, file, frame, joints_mm)
     except (av.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = _reason(error)
     if done < len(wanted):
         yield Skipped(file, wanted[done] if done else -1, reason, len(wanted) - done)
 

@@ -1,17 +1,23 @@
 """What raw annotations must obey: human bones, in millimetres, in our order, and a camera that sees them."""
 
+import itertools
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from poselib.skeleton import mirror_permutation
+from poselib.skeleton import H36M_FROM_RAW32, mirror_permutation
 from shards.readers.checks import (
-    bone_lengths,
     camera_position,
     choose_convention,
     frame_fault,
     rotation_fault,
+    size_fault,
     skeleton_fault,
 )
+from shards.readers.joint_order import bone_lengths
+from shards.settings import StudioSettings
+from shards.studio.human36m import _RAW32_FROM_LANDMARKS, _draw_take
 
 pytestmark = pytest.mark.unit
 
@@ -60,7 +66,45 @@ def test_another_joint_order_is_named(poses):
     for _ in range(50):
         order = np.r_[0, 1 + rng.permutation(16)]
         assert skeleton_fault(poses[:, order]), order
-    assert skeleton_fault(poses[:, mirror_permutation()]) == ""
+
+
+def test_left_and_right_are_told_apart(poses):
+    backwards = "the knees bend backwards: left and right are swapped, or an axis is mirrored"
+    assert skeleton_fault(poses[:, mirror_permutation()]) == backwards
+    assert skeleton_fault(poses * (-1, 1, 1)) == backwards
+    arms = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14, 15, 16, 11, 12, 13])
+    assert skeleton_fault(poses[:, arms]).startswith("hips and shoulders disagree on which side is left")
+
+
+@pytest.mark.parametrize(("share", "sound"), [(0.9, True), (0.86, True), (0.84, False), (0.7, False)])
+def test_limbs_may_differ_by_fifteen_percent_and_no_more(poses, share, sound):
+    poses[:, 6] = poses[:, 5] + (poses[:, 3] - poses[:, 2]) * (-1, 1, 1) * share
+    assert (skeleton_fault(poses) == "") == sound
+
+
+@pytest.fixture(scope="module")
+def moving() -> np.ndarray:
+    """The joints of a studio person in four motions."""
+    settings = StudioSettings(out=Path("nowhere"), frames=40)
+    takes = [_draw_take(settings, "S6", action) for action in ("Walking", "Sitting", "Posing", "Greeting")]
+    raw32 = np.concatenate([take.landmarks for take in takes])[:, _RAW32_FROM_LANDMARKS]
+    return raw32[:, H36M_FROM_RAW32]
+
+
+def test_any_two_joints_swapped_are_told_from_a_person_who_moves(moving):
+    assert skeleton_fault(moving) == ""
+    assert skeleton_fault(moving[:, mirror_permutation()])
+    for pair in itertools.combinations(range(17), 2):
+        order = np.arange(17)
+        order[list(pair)] = pair[::-1]
+        assert skeleton_fault(moving[:, order]), pair
+
+
+@pytest.mark.parametrize(
+    ("size", "sound"), [((1000, 1002), True), ((1000, 1000), True), ((900, 902), False), ((1000, 900), False)]
+)
+def test_a_picture_that_was_scaled_or_cropped_is_told_by_its_principal_point(size, sound):
+    assert (size_fault(INTRINSICS, size) == "") == sound
 
 
 def test_uneven_limbs_are_named(poses):

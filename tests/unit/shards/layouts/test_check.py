@@ -70,8 +70,10 @@ def test_damage_is_listed_before_anything_is_built(layouts, truth, tmp_path, cap
     torn.write_bytes(torn.read_bytes()[:300])
     report = check_raw(CheckSettings(raw=raw, sheet=tmp_path / "sheet.jpg"))
     assert {skip.file for skip in report.damage} == {f"images/{records[0]['image']}", str(torn.relative_to(raw))}
-    assert pose.main(["shards", "check", str(raw), "--sheet", str(tmp_path / "sheet.jpg")]) == 0
-    shown = capsys.readouterr().out
+    assert pose.main(["shards", "check", str(raw), "--sheet", str(tmp_path / "sheet.jpg")]) == 1
+    shown, refused = capsys.readouterr()
+    assert "2 of 17 samples in" in refused
+    assert "a build would stop" in refused
     assert "its pelvis projects" in shown
     assert "layout h36m_eth" in shown
     assert f"damaged: {torn.relative_to(raw)}" in shown

@@ -270,5 +270,7 @@ def test_the_faulty_video_is_handled_as_the_setting_says(copy, mode):
 def test_a_layout_of_another_source_is_refused(layouts):
     with pytest.raises(InputError, match="layout: mpii_hrnet is no layout of h36m"):
         find_reader(settings_for(layouts["h36m"], source="h36m", layout="mpii_hrnet"))
-    with pytest.raises(InputError, match=r"holds no known layout \(looked for h36m_kf: human36m-multiview"):
+    with pytest.raises(
+        InputError, match=r"holds no known layout, but looks like h36m \(looked for h36m_kf: human36m-multiview"
+    ):
         find_reader(settings_for(layouts["h36m"], layout="h36m_kf"))
