@@ -47,7 +47,7 @@ def compute_loss(
     loss = torch.zeros((), device=logits.device)
     if model.head == "probabilistic":
         volume = logits.unflatten(1, (-1, model.depth))
-        how = (model.cell_origin, settings.draws, generator, settings.entropy)
+        how = (model.cell_origin, settings.draws, settings.draws_averaged, settings.entropy, generator)
         loss = settings.l1 * expected_l1(volume, targets, weights, *how)
     elif settings.l1:
         predicted = soft_argmax(logits, model.depth, model.cell_origin, model.soft_argmax)
@@ -79,27 +79,35 @@ def expected_l1(
     weights: Float[Tensor, "b j 3"],
     cell_origin: CellOrigin,
     draws: int,
-    generator: torch.Generator | None = None,
+    averaged: int = 1,
     entropy: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> Float[Tensor, ""]:
-    """`masked_l1` of cells drawn from the softmax of the logits: an unbiased estimate of its expectation.
+    """`masked_l1` of answers drawn from the heat maps: an unbiased estimate of its expectation, gradient included.
 
-    So is the gradient, by the score function: of a draw's logarithmic probability times how much worse it is than the
-    mean of the joint's other draws. That baseline makes the factors of a joint sum to 0, so the normaliser of the
-    softmax drops out, and only the drawn cells' logits have a gradient.
+    An answer is the mean place of `averaged` cells, drawn independently from the softmax of the logits. The gradient is
+    that of the score function: of a draw's logarithmic probability times how much worse its answer is than that of the
+    other draws. To that end the draws are halved. Each draw of one half becomes an answer with the same `averaged - 1`
+    draws of the other half, so that answers differ in one cell alone, and is judged by the mean of its half's other
+    answers. With this baseline the factors of a joint sum to 0: the normaliser of the softmax drops out, and only the
+    drawn cells' logits have a gradient. All `averaged` cells matter alike, hence that factor.
 
-    The gradient (not the value) may be that of the expected error minus `entropy` times the heat maps' entropy. Without
-    it a heat map falls onto one cell, often a wrong one, from where no draw leads away. What it tends to instead is
-    exp(-error / entropy), which is as wide along each axis as `entropy` says.
+    Why averages: the expected error of a single cell is least on the cell nearest to the target. It narrows a heat map
+    before it moves it, and a heat map fallen onto one cell learns no more. That of a mean is least where the
+    expectation meets the target, between cells too; as `averaged` grows it tends to the error of the expectation.
+
+    The gradient (not the value) may be that of the expected error minus `entropy` times the heat maps' entropy, against
+    the same fall. Single cells then tend to exp(-error / entropy).
 
     Args:
         volume: logits.
         target: u, v, z in volume units.
         weights: as for `masked_l1`.
         cell_origin: where cells lie, see `cell_positions`.
-        draws: cells per joint, at least 2.
-        generator: to draw with; None takes torch's own.
+        draws: cells drawn per joint, even, at least 4.
+        averaged: cells of an answer, 1 to draws / 2 + 1.
         entropy: weight of the heat maps' entropy, volume units.
+        generator: to draw with; None takes torch's own.
 
     Source: Williams, "Simple statistical gradient-following algorithms", 1992; Kool et al., "Buy 4 REINFORCE samples,
     get a baseline for free!", 2019.
@@ -109,16 +117,20 @@ def expected_l1(
     dtype = torch.promote_types(volume.dtype, torch.float32)
     axes = [cell_positions(n, cell_origin, dtype, volume.device) for n in reversed(cells)]
     places = torch.stack([axis[index] for axis, index in zip(axes, (w, h, d), strict=True)], dim=-1)
-    errors = ((places - target[:, :, None]).abs() * weights[:, :, None]).sum(dim=-1)
+    half = draws // 2
+    places = places.unflatten(2, (2, half))
+    companions = places[:, :, :, : averaged - 1].sum(dim=3, keepdim=True).flip(2)
+    answers = (places + companions) / averaged
+    errors = ((answers - target[:, :, None, None]).abs() * weights[:, :, None, None]).sum(dim=-1)
     sample = torch.arange(batch, device=volume.device)[:, None, None]
     joint = torch.arange(joints, device=volume.device)[:, None]
-    logits = volume[sample, joint, d, h, w].to(dtype)
+    logits = volume[sample, joint, d, h, w].to(dtype).unflatten(2, (2, half))
     # The logits are the logarithmic probabilities but for the normaliser, which the baseline takes away here too.
-    costs = errors + entropy * logits.detach()
-    worse = (costs - costs.mean(dim=2, keepdim=True)) * draws / (draws - 1)
-    score = (worse * logits).mean(dim=2).sum() / batch
+    costs = averaged * errors + entropy * logits.detach()
+    worse = (costs - costs.mean(dim=3, keepdim=True)) * half / (half - 1)
+    score = (worse * logits).mean(dim=(2, 3)).sum() / batch
     # The score has the gradient, the errors are the value; one that is not finite makes both so.
-    return errors.mean(dim=2).sum() / batch + (score - score.detach())
+    return errors.mean(dim=(2, 3)).sum() / batch + (score - score.detach())
 
 
 def heatmap_l2(

@@ -137,16 +137,19 @@ class LossSettings:
         l1: weight of the coordinates' error. Of the probabilistic head it is the expected error of drawn cells.
         heatmap: weight of the squared distance between heat map and Gaussian, both summing to 1.
         sigma: the Gaussian's standard deviation in cells.
-        draws: cells drawn per joint and step, probabilistic head; at least 2, for each is judged by the others.
+        draws: cells drawn per joint and step, probabilistic head; even, at least 4: each is judged by the others.
+        draws_averaged: cells whose mean place is the answer that the expected error is of, up to draws / 2 + 1. 1 is
+            the error of single cells, under which heat maps fall onto one early and learn far worse.
         entropy: weight of the heat maps' entropy against the expected error, probabilistic head, volume units; 0 lets
-            heat maps fall onto one cell.
+            heat maps narrow freely.
     """
 
     l1: float = 1.0
     heatmap: float = 0.0
     sigma: float = 2.0
-    draws: int = 64
-    entropy: float = 0.1
+    draws: int = 256
+    draws_averaged: int = 128
+    entropy: float = 0.02
 
     def __post_init__(self) -> None:
         """Check every value; errors name the setting and the valid range."""
@@ -157,8 +160,12 @@ class LossSettings:
             raise ValueError("l1 and heatmap must not both be 0: nothing would be trained")
         if not 0 < self.sigma < float("inf"):
             raise ValueError(f"sigma must be above 0 cells, not {self.sigma}")
-        if self.draws < 2:
-            raise ValueError(f"draws must be at least 2, not {self.draws}")
+        check_at_least(self, 1, "draws_averaged")
+        if self.draws < 4 or self.draws % 2:
+            raise ValueError(f"draws must be even and at least 4, not {self.draws}")
+        if self.draws_averaged > self.draws // 2 + 1:
+            limit = f"{self.draws // 2 + 1} with draws = {self.draws}"
+            raise ValueError(f"draws_averaged must be at most {limit}, not {self.draws_averaged}")
 
     def check(self, model: ModelSettings) -> None:
         """Whether the model has what this loss asks of it; a ValueError names the setting if not."""
