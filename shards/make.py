@@ -1,5 +1,6 @@
 """The parts of a set, each made by one process: read, cropped, written, and recorded last."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -43,15 +44,23 @@ def make_parts(settings: BuildSettings, layout: str, parts: list[Part]) -> None:
     """Make what is missing. Parts that another builder has begun are left to it."""
     missing = [part for part in parts if sound_record(settings, part.name) is None]
     left, peak = [], 0.0
+    workers = settings.workers or len(os.sched_getaffinity(0))
     with _progress() as progress:
         share = f", share {settings.share}" if settings.share else ""
         task = progress.add_task(
             f"{layout} -> {settings.out}{share}", total=len(parts), completed=len(parts) - len(missing)
         )
-        for made in run(partial(make_part, settings, layout), missing, settings.workers):
+        for made in run(partial(make_part, settings, layout), missing, workers):
             left += [made.name] if made.record is None else []
             peak = max(peak, made.peak_mib)
             progress.advance(task)
+    if missing:
+        Console(stderr=True).print(
+            f"{len(missing) - len(left)} parts made; of {min(workers, len(missing))} processes the largest took"
+            f" {peak:.0f} MiB",
+            soft_wrap=True,
+            highlight=False,
+        )
     if left:
         raise Unfinished(
             f"{settings.out}: {len(left)} parts are being made by others ({left[0]} by"

@@ -12,7 +12,7 @@ stored picture's too, so every later crop is one affine matrix.
 
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -62,7 +62,7 @@ class Sample:
 
     def members(self) -> dict[str, object]:
         """The tar members by ending, besides `__key__`, as webdataset's TarWriter takes them."""
-        names = json.dumps(asdict(self.names), sort_keys=True).encode()
+        names = json.dumps(vars(self.names), sort_keys=True).encode()
         return {"__key__": self.key, "jpg": self.jpeg, "json": names, "npy": encode_arrays(self.arrays)}
 
 

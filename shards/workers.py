@@ -1,5 +1,6 @@
 """Work shared out to processes that end with the one that started them, however it ends."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -9,12 +10,17 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import cv2
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_KEPT_BYTES: Final = 32 << 20
+"""Larger than a picture, and the most that glibc takes for the second."""
 
 
 def run(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
@@ -69,6 +75,7 @@ def _start_worker(stop: Connection) -> None:
     """Let a worker leave when the build stops or is killed: it would hang for ever, or write beside the next one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the build itself decides
     cv2.setNumThreads(1)  # a process per core is enough
+    _keep_pages()
     parent = multiprocessing.parent_process()
 
     def leave() -> None:
@@ -76,3 +83,11 @@ def _start_worker(stop: Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=leave, daemon=True).start()
+
+
+def _keep_pages() -> None:
+    """Have glibc keep the memory of one picture for the next: given back, it is faulted in again page by page."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

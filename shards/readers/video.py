@@ -13,6 +13,7 @@ from typing import Final
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 COUNTS_DIFFER: Final = 0.1
 """Videos of the release run on for some frames after the last pose; beyond this share they belong to another pose."""
@@ -53,13 +54,14 @@ def decode(path: Path, poses: int, wanted: list[int]) -> Iterator[tuple[int, np.
         keep, last = set(wanted), wanted[-1]
         held: deque[tuple[int, np.ndarray | None]] = deque()
         spoiled = False
+        converter = VideoReformatter()  # its tables serve all frames; a frame of its own would make them anew
         try:
             for index, frame in _numbered(container, stream, poses):
                 if frame.is_corrupt:
                     held = deque((number, None) for number, _ in held)
                 spoiled = frame.is_corrupt or (spoiled and not frame.key_frame)
                 if index in keep:
-                    held.append((index, None if spoiled else frame.to_ndarray(format="rgb24")))
+                    held.append((index, None if spoiled else converter.reformat(frame, format="rgb24").to_ndarray()))
                 while held and held[0][0] <= index - reach:
                     yield held.popleft()
                 if index >= last + reach:
