@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from poselib.model.backbone import STAGES, ResNet
+from poselib.model.backbone import ResNet
 
 pytestmark = pytest.mark.unit
 
@@ -14,6 +14,15 @@ TORCHVISION = {
     "resnet152": (932, 60_192_808),
 }
 
+# Table 1 of He et al., "Deep Residual Learning for Image Recognition", 2016: blocks of conv2_x to conv5_x.
+BLOCKS = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
+}
+
 
 def torchvision_keys(name: str) -> set[str]:
     """torchvision's state-dict keys, without `fc.weight` and `fc.bias`."""
@@ -23,7 +32,7 @@ def torchvision_keys(name: str) -> set[str]:
 
     bottleneck = name not in ("resnet18", "resnet34")
     keys = {"conv1.weight"} | norm("bn1")
-    for stage, blocks in enumerate(STAGES[name], start=1):
+    for stage, blocks in enumerate(BLOCKS[name], start=1):
         for block in range(blocks):
             prefix = f"layer{stage}.{block}"
             for conv in (1, 2, 3)[: 3 if bottleneck else 2]:
