@@ -192,7 +192,11 @@ def _draw(
 def _uniform(draws: Draws, seed: int) -> np.ndarray:
     """Uniform numbers in [0, 1) `b n`, keyed by (seed, source, pass, sample)."""
     rows = np.empty((len(draws.sample), _DRAWS))
+    bits = np.random.Philox(key=seed)
+    generator, state = np.random.Generator(bits), bits.state
     for row, place in enumerate(zip(draws.sample, draws.turn, draws.source, strict=True)):
-        bits = np.random.Philox(key=seed, counter=[0, *map(int, place)])
-        rows[row] = np.random.Generator(bits).random(_DRAWS)
+        # As a new Philox(key=seed, counter=[0, *place]) would be, which asks the system for entropy each time.
+        state["state"]["counter"][1:] = place
+        bits.state = state
+        rows[row] = generator.random(_DRAWS)
     return rows

@@ -19,7 +19,8 @@ from shards.storage import cache_folder, fetch, is_far, is_url, retried
 from shards.storage_settings import StorageSettings
 
 OPEN_FILES: Final = 512
-_PAGE: Final = mmap.ALLOCATIONGRANULARITY
+_MAPPED: Final = 32 << 20
+"""Bytes that reads may leave mapped before all are let go of."""
 
 
 class Place:
@@ -82,6 +83,9 @@ class _Open(Protocol):
     def read(self, start: int, size: int) -> bytes:
         """As many of these bytes as there are."""
 
+    def forget(self) -> None:
+        """Give back the memory that reads have mapped."""
+
     def close(self) -> None:
         """Let go of it."""
 
@@ -95,12 +99,15 @@ class _Plain:
     def read(self, start: int, size: int) -> bytes:
         return os.pread(self._handle, size, start)
 
+    def forget(self) -> None:
+        pass
+
     def close(self) -> None:
         os.close(self._handle)
 
 
 class _Mapped:
-    """A file mapped into memory. What was read is unmapped at once, so resident memory does not grow with the set."""
+    """A file mapped into memory."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as stream:
@@ -111,10 +118,11 @@ class _Mapped:
         # Touching pages behind the end of a file that was cut meanwhile would kill the process.
         if self._map is None or start + size > min(self._map.size(), len(self._map)):
             return b""
-        data = self._map[start : start + size]
-        first = start // _PAGE * _PAGE
-        self._map.madvise(mmap.MADV_DONTNEED, first, start + size - first)
-        return data
+        return self._map[start : start + size]
+
+    def forget(self) -> None:
+        if self._map is not None:
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
         if self._map is not None:
@@ -123,6 +131,8 @@ class _Mapped:
 
 class ShardFiles:
     """The tars of a shard set, opened when they are first read; those unused for longest are closed.
+
+    What was read from maps is given back now and then, so resident memory does not grow with the set.
 
     Args:
         place: of the set.
@@ -133,6 +143,7 @@ class ShardFiles:
         self._place, self._shards = place, shards
         self._type: type[_Plain] | type[_Mapped] | None = None
         self._open: OrderedDict[int, tuple[Path, _Open]] = OrderedDict()
+        self._read_bytes = 0
 
     def read(self, shard: int, start: int, size: int) -> bytes:
         """These bytes of a tar, or fewer where it is shorter.
@@ -157,6 +168,11 @@ class ShardFiles:
         if number not in self._open:
             self._add(number)
         self._open.move_to_end(number)
+        self._read_bytes += size
+        if self._read_bytes > _MAPPED:
+            self._read_bytes = 0
+            for _, handle in self._open.values():
+                handle.forget()
         try:
             return self._open[number][1].read(start, size)
         except OSError:  # a stale handle; the next attempt opens the file anew
