@@ -129,7 +129,6 @@ def _dali_graph(
     def place(node: Any) -> Any:
         return node.gpu() if on_gpu else node
 
-    @pipeline_def(enable_conditionals=True)
     def graph() -> Any:
         inputs = fn.external_source(source, num_outputs=len(layouts), layout=layouts)
         crop = _warp(_decode(inputs[0], on_gpu, hw_decoder_load), place(inputs[1]), width, height)
@@ -139,7 +138,9 @@ def _dali_graph(
                 crop = _blend(crop, _warp(picture, matrix, width, height))
         return crop
 
-    return graph
+    # For conditions DALI reads this file's source again, which may have changed since a long run began: where there
+    # are none, as in every validation, it must not.
+    return pipeline_def(enable_conditionals=bool(objects))(graph)
 
 
 def _decode(encoded: Any, on_gpu: bool, hw_decoder_load: float) -> Any:

@@ -134,9 +134,10 @@ def test_the_cpu_graph_gives_an_independent_implementations_pictures(source, ban
     assert covered_px > 5000
 
 
-def test_the_gpu_graphs_operators_give_the_cpu_graphs_pictures(source, bank):
+@pytest.mark.parametrize("objects", [8, 0])
+def test_the_gpu_graphs_operators_give_the_cpu_graphs_pictures(source, bank, objects):
     """Decoding, warping, blending and the conditions of the GPU's graph, run by DALI on the CPU."""
-    expected = load(source, bank)
+    expected = load(source if objects else Source(source.shards, source.rows, AugmentSettings()), bank)
     waiting = iter(expected)
 
     def feed():
@@ -144,7 +145,7 @@ def test_the_gpu_graphs_operators_give_the_cpu_graphs_pictures(source, bank):
         jpegs, _ = read([source], batch.draws)
         return jpegs, batch.plan.stored_from_crop, layers(bank, batch.plan.occlusions)
 
-    graph = pipeline._dali_graph(feed, MODEL.crop_width, MODEL.crop_height, 8, 0.65, on_gpu=False)
+    graph = pipeline._dali_graph(feed, MODEL.crop_width, MODEL.crop_height, objects, 0.65, on_gpu=False)
     built = graph(batch_size=8, num_threads=1, device_id=None, prefetch_queue_depth=1)
     built.build()
     with pipeline.Graph(built) as running:
