@@ -5,6 +5,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,21 +53,26 @@ def test_a_frozen_rank_is_named_with_its_stage(start: Start, undisturbed: dict[i
 
 
 def test_the_time_limit_is_met_with_a_checkpoint(start: Start, undisturbed: dict[int, float]) -> None:
-    training = start("--engine.timeout_s=600", time="2", signal="USR1@60")
+    training = start("--engine.timeout_s=600", time="3", signal="USR1@120")
     training.wait_step(EVERY + 1)
     ranks = [drill.rank_pids(training.lab, node)[0] for node in ("n1", "n2")]
     for rank in ranks:
         os.kill(rank, signal.SIGSTOP)  # the machine may be fast: they wait for the signal
-    wait_until(lambda: all(map(_usr1_waits, ranks)), 240, training.output, pause=0.5)
+    wait_until(lambda: all(map(_has_usr1, ranks)), 240, training.output, pause=0.5)
     for rank in ranks:
-        os.kill(rank, signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            os.kill(rank, signal.SIGCONT)
     assert training.wait_end(600)["Restarts"] == "1"
     assert training.losses() == undisturbed
     assert training.steps() == list(range(1, STEPS + 1))
 
 
-def _usr1_waits(pid: int) -> bool:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+def _has_usr1(pid: int) -> bool:
+    """Whether the signal waits for a frozen process, or has ended it: Slurm may thaw processes that it signals."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return True
     pending = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
     return any(mask >> (signal.SIGUSR1 - 1) & 1 for mask in pending)
 
@@ -97,7 +103,7 @@ def test_a_node_that_failed_is_avoided(start: Start, undisturbed: dict[int, floa
     os.kill(drill.rank_pids(training.lab, "n2")[0], signal.SIGKILL)
     check(training, undisturbed)
     assert training.lab.job(training.job)["ExcNodeList"] == "n2"
-    assert nodes_of(training) == ["n1", "n3"]
+    assert "n2" not in nodes_of(training)
     assert "goes back into the queue without n2, as its ranks ended with exit code 137 (on n2)" in training.output()
 
 
