@@ -93,8 +93,9 @@ def write_video(path: Path, frames: list[np.ndarray], **options: str) -> None:
 def write_poses(path: Path, poses: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cdf = cdflib.cdfwrite.CDF(path, cdf_spec={"Compressed": 0}, delete=True)
-    spec = {"Variable": "Pose", "Data_Type": 44, "Num_Elements": 1, "Rec_Vary": True, "Dim_Sizes": [len(poses), 96]}
-    cdf.write_var(spec, var_data=poses.reshape(1, len(poses), 96).astype(np.float32))
+    shape = [len(poses), poses.shape[1] * 3]
+    spec = {"Variable": "Pose", "Data_Type": 44, "Num_Elements": 1, "Rec_Vary": True, "Dim_Sizes": shape}
+    cdf.write_var(spec, var_data=poses.reshape(1, *shape).astype(np.float32))
     cdf.close()
 
 
