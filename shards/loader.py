@@ -32,13 +32,11 @@ from poselib.settings import ModelSettings
 from shards.augment import Plan, plan
 from shards.damage import Policy, Reading, Spot, read_samples, undecodable
 from shards.manifest import DamagedSample, ShardSet
+from shards.normalise import normalise
 from shards.occlude import Bank, Layers, layers, most_occluders
 from shards.order import Draws
 from shards.pipeline import Graph, build_pipeline
 from shards.settings import AugmentSettings, CropSettings, LoaderSettings
-
-_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB, of values in [0, 1]
-_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +79,7 @@ class Batch:
     @cached_property
     def inputs(self) -> Float[torch.Tensor, "b 3 h w"]:
         """What the network takes: colour gain, clamp, ImageNet normalisation; channels_last without a copy."""
-        values = self.pictures.permute(0, 3, 1, 2).float() / 255
-        mean, std = (torch.tensor(numbers, device=values.device).view(1, 3, 1, 1) for numbers in (_MEAN, _STD))
-        return ((values * self.gains[:, :, None, None]).clamp_(0, 1) - mean) / std
+        return normalise(self.pictures, self.gains)
 
 
 def load_batches(

@@ -1,0 +1,68 @@
+"""What a network says and how sure it is: each joint's place in the volume and the spread of its heat map."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from poselib.model.integral import cell_positions
+from poselib.model.network import PoseNetwork
+from poselib.model.sampling import highest_cells
+from poselib.settings import CellOrigin
+
+Moments = tuple[Float[Tensor, "b j 3"], Float[Tensor, "b j 3"]]
+
+
+@torch.no_grad()
+def joints_and_spread(network: PoseNetwork, images: Float[Tensor, "b 3 h w"]) -> Moments:
+    """u, v, z of every joint as `network(images)` gives them, and their standard deviations, both in volume units.
+
+    Evaluation only: it has no gradient, and holds the logits of a whole batch. A head without heat maps has no
+    spread: NaN.
+    """
+    settings = network.settings
+    if network.decoder is None:
+        joints = network(images)
+        return joints, torch.full_like(joints, torch.nan)
+    logits = network.heatmap_logits(images)
+    mean, deviation = mean_and_deviation(logits, settings.depth, settings.cell_origin)
+    if settings.inference == "mode":
+        volume = logits.unflatten(1, (-1, settings.depth))
+        cells = highest_cells(volume).unbind(0)
+        axes = _axes(volume, settings.cell_origin)
+        mean = torch.stack([axis[index] for axis, index in zip(axes, cells, strict=True)], dim=-1)
+    return mean, deviation
+
+
+def mean_and_deviation(logits: Float[Tensor, "b jd h w"], depth: int, cell_origin: CellOrigin = "center") -> Moments:
+    """First moment and root of the second central one along u, v and z of each joint's heat map, volume units.
+
+    Args:
+        logits: `b (j d) h w`, the depth cells of a joint stand together.
+        depth: depth cells `d` of each joint.
+        cell_origin: where cells lie, see `poselib.model.integral.cell_positions`.
+
+    Returns:
+        Means and standard deviations, at least float32. The mean is `soft_argmax`'s. A heat map that is one single
+        cell has the deviation 0: the cells' own size is not in it.
+    """
+    volume = logits.unflatten(1, (-1, depth))
+    axes = _axes(volume, cell_origin)
+    e = volume.to(axes[0].dtype)
+    e = (e - e.amax(dim=(2, 3, 4), keepdim=True)).exp_()
+    along_w = e.sum(dim=4)
+    marginals = (e.sum(dim=(2, 3)), along_w.sum(dim=2), along_w.sum(dim=3))
+    total = marginals[2].sum(dim=-1, keepdim=True)
+    means, deviations = [], []
+    for marginal, axis in zip(marginals, axes, strict=True):
+        p = marginal / total
+        mean = (p * axis).sum(dim=-1, keepdim=True)
+        # From the mean, not as a difference of moments: that would lose narrow heat maps in rounding.
+        deviations.append((p * (axis - mean).square()).sum(dim=-1).sqrt())
+        means.append(mean.squeeze(-1))
+    return torch.stack(means, dim=-1), torch.stack(deviations, dim=-1)
+
+
+def _axes(volume: Float[Tensor, "b j d h w"], cell_origin: CellOrigin) -> list[Tensor]:
+    """Positions of the cells along u, v and z."""
+    dtype = torch.promote_types(volume.dtype, torch.float32)
+    return [cell_positions(n, cell_origin, dtype, volume.device) for n in reversed(volume.shape[2:])]
