@@ -87,6 +87,13 @@ COMMANDS = {
             "pose loader show --config runs/demo/run.yaml --samples 48 --sheet demo.png",
         ),
     ),
+    "loader bench": Command(
+        "shards.bench_settings:LoaderBenchSettings",
+        "shards.loader_bench:bench_loader",
+        "time each stage of the loader on a shard set and say what would help",
+        ("pose loader bench shards/h36m --threads 4", "pose loader bench shards/h36m --voc shards/voc --seconds 5"),
+        ("folder",),
+    ),
     "train": Command(
         "cluster.settings:Run",
         "cluster.launch:train",

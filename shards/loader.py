@@ -213,10 +213,10 @@ def _to_batch(pictures: Any, made: _Made, device: torch.device) -> Batch:
         for array in (planned.gains, planned.targets, planned.weights)
     )
     drawn, replaced = made.reading.draws, made.reading.replaced
-    return Batch(_own(pictures, device), gains, targets, weights, drawn, planned, replaced)
+    return Batch(own(pictures, device), gains, targets, weights, drawn, planned, replaced)
 
 
-def _own(pictures: Any, device: torch.device) -> UInt8[torch.Tensor, "b h w 3"]:
+def own(pictures: Any, device: torch.device) -> UInt8[torch.Tensor, "b h w 3"]:
     """A copy of DALI's output on `device`: DALI writes to its memory again as soon as it is asked for more."""
     if not torch.from_dlpack(pictures.as_tensor()).is_cuda:
         return torch.from_dlpack(pictures.as_tensor()).to(device, copy=True)

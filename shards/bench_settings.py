@@ -1,0 +1,50 @@
+"""What `pose loader bench` measures. No torch here."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from poselib.settings import check_at_least
+from shards.settings import AugmentSettings, CropSettings
+from shards.storage_settings import StorageSettings
+
+
+@dataclass(frozen=True)
+class LoaderBenchSettings:
+    """Time each stage of the loader on a shard set, as a run with these settings would use it.
+
+    Attributes:
+        folder: of the shard set, or its URL.
+        voc: occluder bank; with one, pasting objects is measured too.
+        crop_width: of the crops, px.
+        crop_height: of the crops, px.
+        batch: samples of a micro-batch.
+        threads: DALI's CPU threads; 0 takes every core.
+        device: where DALI decodes and warps; `auto` takes CUDA where it is.
+        seconds: about how long each stage is measured.
+        shard_window: shards that samples are mixed within; 0 for the whole set.
+        augment: augmentation.
+        crop: how crops are cut.
+        storage: how the set is reached.
+    """
+
+    folder: str
+    voc: Path | None = None
+    crop_width: int = 256
+    crop_height: int = 256
+    batch: int = 24
+    threads: int = 0
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    seconds: float = 2.0
+    shard_window: int = 0
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    crop: CropSettings = field(default_factory=lambda: CropSettings(allow_border=True))
+    storage: StorageSettings = field(default_factory=StorageSettings)
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        check_at_least(self, 8, "crop_width", "crop_height")
+        check_at_least(self, 1, "batch")
+        check_at_least(self, 0, "threads", "shard_window")
+        if not 0 < self.seconds <= 600:
+            raise ValueError(f"seconds must lie in 0..600, above 0, not {self.seconds}")
