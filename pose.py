@@ -83,8 +83,8 @@ COMMANDS = {
         "cluster.show:show",
         "a sheet of the samples that a training begins with, augmented, with their skeletons",
         (
-            "pose loader show --config report/baseline.yaml --data.h36m shards/h36m --data.mpii null",
-            "pose loader show --config runs/demo/run.yaml --samples 48 --sheet demo.png",
+            "pose loader show --config report/final.yaml --sheet final.png",
+            "pose loader show --config runs/demo/run.yaml --sheet demo.png",
         ),
     ),
     "loader bench": Command(
