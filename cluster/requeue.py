@@ -131,7 +131,10 @@ def _unanswered(error: str) -> bool:
 
 
 def _scontrol(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["scontrol", *words], capture_output=True, text=True, check=False)
+    try:
+        return subprocess.run(["scontrol", *words], capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise InputError("scontrol is not here, so the job cannot be requeued; submit it again to go on") from error
 
 
 def _line(text: str) -> str:
