@@ -31,7 +31,7 @@ class Command:
 
 COMMANDS = {
     "demo": Command(
-        "cluster.settings:DemoSettings",
+        "cluster.settings_commands:DemoSettings",
         "cluster.demo:demo",
         "the whole way on this machine in minutes: data, shards, training, score card, MLflow",
         ("pose demo", "pose demo --train.epochs 2 --train.name short"),
@@ -79,7 +79,7 @@ COMMANDS = {
         ("raw", "out"),
     ),
     "loader show": Command(
-        "cluster.settings:ShowSettings",
+        "cluster.settings_commands:ShowSettings",
         "cluster.show:show",
         "a sheet of the samples that a training begins with, augmented, with their skeletons",
         (
@@ -110,7 +110,7 @@ COMMANDS = {
         ("pose requeue --config report/baseline.yaml --exit_code 137",),
     ),
     "eval": Command(
-        "cluster.settings:EvaluateSettings",
+        "cluster.settings_commands:EvaluateSettings",
         "cluster.evaluate:evaluate_run",
         "score a run on held-out subjects",
         ("pose eval runs/demo", "pose eval runs/demo --part val --flip_test true"),

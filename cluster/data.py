@@ -5,7 +5,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from cluster.settings import Part, Run
+from cluster.settings import Run
+from cluster.settings_data import Part
 from poselib.errors import InputError
 from shards.augment import NO_AUGMENTATION, check_cover
 from shards.damage import Policy

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from cluster.children import describe_ending, run_children
 from cluster.config import dump
-from cluster.settings import DemoSettings
+from cluster.settings_commands import DemoSettings
 from cluster.tracking.journal import last_status
 from poselib.errors import InputError
 from shards.build import build

@@ -12,7 +12,8 @@ from cluster.config import load
 from cluster.data import evaluation_source
 from cluster.engine.engine import choose_device
 from cluster.scorecard import Evaluated, Picture, print_score, write_score
-from cluster.settings import EvaluateSettings, Run
+from cluster.settings import Run
+from cluster.settings_commands import EvaluateSettings
 from cluster.tracking.handle import start_delivery
 from cluster.tracking.journal import Journal
 from cluster.weights import BEST, LAST, SavedModel, load_model

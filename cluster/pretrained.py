@@ -21,7 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from cluster.settings import IMAGENET, sha256_in_name
+from cluster.settings_weights import IMAGENET, sha256_in_name
 from poselib.errors import InputError
 from poselib.settings import Backbone
 from shards.atomic import written_whole

@@ -5,90 +5,15 @@ Python needs in `global_`, is dropped there: `batch.global`.
 """
 
 import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
+from cluster.settings_data import DataSettings
+from cluster.settings_weights import NetworkPart, check_weights
 from cluster.tracking.settings import TrackingSettings
-from poselib.settings import Backbone, LossSettings, ModelSettings, check_at_least
-from shards.settings import AugmentSettings, CropSettings, LoaderSettings, StudioSettings
-
-Split = Literal["eth", "trainval", "protocol1", "protocol2"]
-Part = Literal["train", "val", "test"]
-SPLITS: dict[str, dict[str, tuple[str, ...]]] = {
-    "eth": {"train": ("S1", "S5", "S6", "S7"), "val": ("S8",), "test": ("S9", "S11")},
-    "trainval": {"train": ("S1", "S5", "S6", "S7", "S8"), "val": (), "test": ("S9", "S11")},
-    "protocol1": {"train": ("S1", "S5", "S6", "S7", "S8", "S9"), "val": (), "test": ("S11",)},
-    "protocol2": {"train": ("S1", "S5", "S6", "S7", "S8"), "val": (), "test": ("S9", "S11")},
-}
-"""Human3.6M's subjects by split and part. Where `val` is empty nothing is left to select on: the last epoch counts."""
-NetworkPart = Literal["backbone", "pyramid", "upsampling", "head"]
-IMAGENET: Final[dict[Backbone, str]] = {
-    "resnet18": "resnet18-f37072fd.pth",
-    "resnet34": "resnet34-b627a593.pth",
-    "resnet50": "resnet50-0676ba61.pth",
-    "resnet101": "resnet101-63fe2227.pth",
-    "resnet152": "resnet152-394f9c45.pth",
-    "botnet50": "resnet50-0676ba61.pth",
-}
-"""torchvision's files of ImageNet weights (V1), of width 64; each name ends in the first digits of its SHA-256.
-BoTNet-50 takes ResNet-50's but for its attention."""
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """What a run learns from and is scored on.
-
-    Attributes:
-        h36m: shard set of Human3.6M: its folder, or a URL that fsspec understands.
-        mpii: shard set of MPII, the same; none trains on Human3.6M alone.
-        voc: occluder bank of VOC2012, for runs that paste objects over people.
-        split: which subjects train, validate and test.
-        train_subjects: others than the split's.
-        val_subjects: others than the split's.
-        test_subjects: others than the split's; none of them may train.
-        mpii_ratio: MPII samples per Human3.6M sample; 0 concatenates the two sets.
-        epoch_of: with a ratio, the set whose one pass is an epoch; concatenated, both are passed once.
-        shard_window: how far samples are mixed. `full`: over the whole set. A number: within so many shards at a time,
-            which keeps reads from afar together. `auto` takes `full` on local disks and 32 for URLs and network file
-            systems; what it took at the first start stays.
-        every_train: train on each n-th frame.
-        every_val: validate on each n-th frame.
-        every_test: test on each n-th frame.
-    """
-
-    h36m: str
-    mpii: str | None = None
-    voc: Path | None = None
-    split: Split = "eth"
-    train_subjects: tuple[str, ...] = ()
-    val_subjects: tuple[str, ...] = ()
-    test_subjects: tuple[str, ...] = ()
-    mpii_ratio: float = 0.0
-    epoch_of: Literal["h36m", "mpii"] = "h36m"
-    shard_window: Literal["auto", "full"] | int = "auto"
-    every_train: int = 5
-    every_val: int = 64
-    every_test: int = 64
-
-    def __post_init__(self) -> None:
-        """Check every value; errors name the setting and the valid range."""
-        if self.mpii_ratio < 0:
-            raise ValueError(f"mpii_ratio must be at least 0, not {self.mpii_ratio}")
-        check_at_least(self, 1, "every_train", "every_val", "every_test")
-        if isinstance(self.shard_window, int) and self.shard_window < 1:
-            raise ValueError(f"shard_window must be auto, full or at least 1, not {self.shard_window}")
-        if self.epoch_of == "mpii" and not (self.mpii and self.mpii_ratio):
-            raise ValueError("epoch_of mpii needs data.mpii and a data.mpii_ratio above 0")
-        leaked = {*self.subjects("train"), *self.subjects("val")} & {*self.subjects("test")}
-        if leaked:
-            raise ValueError(f"test_subjects must neither train nor select, but {', '.join(sorted(leaked))} would")
-
-    def subjects(self, part: Part) -> tuple[str, ...]:
-        """The subjects of a part: the split's, or those named instead."""
-        named: tuple[str, ...] = getattr(self, f"{part}_subjects")
-        return named or SPLITS[self.split][part]
+from poselib.settings import LossSettings, ModelSettings, check_at_least
+from shards.settings import AugmentSettings, CropSettings, LoaderSettings
 
 
 @dataclass(frozen=True)
@@ -280,108 +205,13 @@ class Run:
         check_at_least(self, 1, "epochs", "validate_every", "log_every")
         check_at_least(self, 0, "seed")
         self.loss.check(self.model)
-        self._check_weights()
+        check_weights(self.weights, self.weights_sha256, self.model)
         if self.init_from is not None and self.weights != "none":
             raise ValueError("init_from must not stand beside weights: set that to none, or leave this out")
         if self.init_fresh and self.init_from is None:
             raise ValueError("init_fresh must stay empty without init_from: every part starts fresh then")
 
-    def _check_weights(self) -> None:
-        """Whether the backbone can start as `weights` says, as far as names tell."""
-        wanted, model = self.weights, self.model
-        if wanted == "imagenet" and (model.backbone not in IMAGENET or model.width != 64):
-            raise ValueError(
-                f"weights must be none, a file or a URL for model.backbone {model.backbone} of model.width"
-                f" {model.width}: ImageNet weights exist for {', '.join(IMAGENET)} of width 64"
-            )
-        is_url = "://" in wanted
-        if not wanted or (is_url and not wanted.startswith(("https://", "http://"))):
-            raise ValueError(f"weights must be none, imagenet, a file or a http(s) URL, not {wanted!r}")
-        if self.weights_sha256 and not re.fullmatch("[0-9a-fA-F]{8,64}", self.weights_sha256):
-            raise ValueError(f"weights_sha256 must be 8 to 64 hexadecimal digits, not {self.weights_sha256!r}")
-        if self.weights_sha256 and wanted in ("none", "imagenet"):
-            raise ValueError(f"weights_sha256 must stay empty for weights {wanted}: it belongs to a file or URL")
-        if is_url and not (self.weights_sha256 or sha256_in_name(wanted)):
-            raise ValueError(
-                "weights_sha256 must be given for a URL that does not end in the file's first digits, as"
-                " resnet50-0676ba61.pth does"
-            )
-
     @property
     def folder(self) -> Path:
         """Where everything that the run leaves behind stands."""
         return self.runs_dir / self.name
-
-
-def sha256_in_name(name: str) -> str:
-    """The digits of its SHA-256 that torchvision's file names end in, or nothing."""
-    found = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
-    return found[1] if found else ""
-
-
-@dataclass(frozen=True)
-class ShowSettings(Run):
-    """A run, and the picture of the samples that its training begins with.
-
-    Attributes:
-        sheet: picture that is written; .jpg or .png.
-        samples: how many samples it shows.
-    """
-
-    sheet: Path = Path("show.jpg")
-    samples: int = 24
-
-    def __post_init__(self) -> None:
-        """Check every value; errors name the setting and the valid range."""
-        super().__post_init__()
-        if self.sheet.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-            raise ValueError(f"sheet must end in .jpg or .png, not {self.sheet.name}")
-        if not 1 <= self.samples <= 1000:
-            raise ValueError(f"samples must lie in 1..1000, not {self.samples}")
-
-
-@dataclass(frozen=True)
-class EvaluateSettings:
-    """Score a run on held-out subjects.
-
-    Attributes:
-        run: folder of the run.
-        part: which part of the run's split.
-        h36m: another shard set than the run's.
-        weights: `best` on validation, where there was one, or `last`.
-        flip_test: average with the mirrored crop's prediction.
-        batch: samples per forward pass.
-        device: where to compute.
-        threads: CPU threads; 0 takes every core.
-    """
-
-    run: Path
-    part: Literal["val", "test"] = "test"
-    h36m: str | None = None
-    weights: Literal["best", "last"] = "best"
-    flip_test: bool = False
-    batch: int = 64
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        """Check every value; errors name the setting and the valid range."""
-        check_at_least(self, 1, "batch")
-        check_at_least(self, 0, "threads")
-
-
-@dataclass(frozen=True)
-class DemoSettings:
-    """The whole way on this machine, on embedded data: studio, shards, training, score card, MLflow.
-
-    Attributes:
-        work: folder for everything it makes.
-        stored_px: side of the stored crops.
-        studio: the embedded data; its `out` is `work/raw`.
-        train: the run; its shard sets are those in `work/shards`.
-    """
-
-    train: Run
-    studio: StudioSettings
-    work: Path = Path("data/demo")
-    stored_px: int = 80

@@ -9,7 +9,8 @@ import torch
 from rich.console import Console
 
 from cluster.data import RunData, load_bank, open_data
-from cluster.settings import Run, ShowSettings
+from cluster.settings import Run
+from cluster.settings_commands import ShowSettings
 from shards.loader import Batch, load_batches
 from shards.occlude import Bank
 from shards.order import Draws

@@ -18,7 +18,8 @@ from safetensors.torch import save
 
 from cluster.config import construct, dump, flatten
 from cluster.pretrained import find_weights, read_weights
-from cluster.settings import NetworkPart, Run
+from cluster.settings import Run
+from cluster.settings_weights import NetworkPart
 from poselib.errors import InputError
 from poselib.model.network import PoseNetwork
 from poselib.settings import ModelSettings

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from cluster.config import SettingsError, dump, flatten, load, parse
-from cluster.settings import DemoSettings, Run
+from cluster.settings import Run
+from cluster.settings_commands import DemoSettings
 
 pytestmark = pytest.mark.unit
 

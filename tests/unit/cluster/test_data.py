@@ -13,7 +13,8 @@ from cluster.data import mean_pose_mm, open_data, shard_window
 from cluster.loop import Step, train_loop
 from cluster.preflight import check
 from cluster.run_folder import claim
-from cluster.settings import BatchSettings, DataSettings, Run
+from cluster.settings import BatchSettings, Run
+from cluster.settings_data import DataSettings
 from poselib.errors import InputError
 from shards.manifest import DamagedSample
 from shards.settings import CropSettings, LoaderSettings

@@ -9,7 +9,8 @@ import torch
 
 import configs
 from cluster.config import flatten, load, parse
-from cluster.settings import DemoSettings, Run
+from cluster.settings import Run
+from cluster.settings_commands import DemoSettings
 from poselib.model.network import PoseNetwork
 from shards.augment import check_cover
 

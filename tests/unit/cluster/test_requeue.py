@@ -7,7 +7,7 @@ import pytest
 from cluster.endings import NEVER_AGAIN, TRY_AGAIN
 from cluster.fence import fruitless_starts, raise_fence, read_incarnation
 from cluster.requeue import RequeueSettings, _runs, judge
-from cluster.settings import DataSettings
+from cluster.settings_data import DataSettings
 from cluster.tracking.journal import Journal
 from cluster.world import Job
 

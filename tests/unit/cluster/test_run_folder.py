@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from cluster.run_folder import claim
-from cluster.settings import BatchSettings, DataSettings, EngineSettings, OptimizerSettings, Run
+from cluster.settings import BatchSettings, EngineSettings, OptimizerSettings, Run
+from cluster.settings_data import DataSettings
 from poselib.errors import InputError
 
 pytestmark = pytest.mark.unit

@@ -17,7 +17,9 @@ import torch
 from cluster import pretrained
 from cluster.config import SettingsError, parse
 from cluster.pretrained import find_weights, read_weights
-from cluster.settings import IMAGENET, DataSettings, Run
+from cluster.settings import Run
+from cluster.settings_data import DataSettings
+from cluster.settings_weights import IMAGENET
 from cluster.weights import SavedModel, check_start, save_model, start
 from cluster.world import free_port
 from poselib.errors import InputError
