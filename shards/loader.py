@@ -217,9 +217,10 @@ def _to_batch(pictures: Any, made: _Made, device: torch.device) -> Batch:
 
 
 def own(pictures: Any, device: torch.device) -> UInt8[torch.Tensor, "b h w 3"]:
-    """A copy of DALI's output on `device`: DALI writes to its memory again as soon as it is asked for more."""
-    if not torch.from_dlpack(pictures.as_tensor()).is_cuda:
-        return torch.from_dlpack(pictures.as_tensor()).to(device, copy=True)
+    """The graph's crops on `device`: as they are from the CPU, and a copy from the GPU, for DALI writes to its memory
+    again as soon as it is asked for more."""
+    if isinstance(pictures, np.ndarray):
+        return torch.from_numpy(pictures).to(device)
     # On a stream of its own the copy does not queue behind the training's kernels, so it can be waited for.
     side = torch.cuda.Stream(device if device.type == "cuda" else None)
     with torch.cuda.stream(side):

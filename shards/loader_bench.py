@@ -38,7 +38,7 @@ class Stage:
     """One stage by itself.
 
     Attributes:
-        name: read, decode, warp, blend or copy.
+        name: read, decode, warp, blend, or copy, which only a GPU needs.
         seconds: per picture.
         megabytes: per picture, 10^6 bytes: what it takes in for read and decode, what it gives for the others.
     """
@@ -140,7 +140,8 @@ def measure(settings: LoaderBenchSettings, threads: int, on_gpu: bool) -> tuple[
     stages.append(Stage("warp", max(warped_s - decode_s, 1e-7), crop))
     if bank:
         stages.append(Stage("blend", max(graph_s(whole_size, True)[0] - warped_s, 1e-7), crop))
-    stages.append(Stage("copy", copy_s, crop))
+    if on_gpu or device.type == "cuda":  # a CPU's graph writes where the training reads
+        stages.append(Stage("copy", copy_s, crop))
     loader = LoaderSettings(device="gpu" if on_gpu else "cpu", threads=threads, storage=settings.storage)
     batches = load_batches([source], _draws(source, settings), at_once, model, settings.crop, loader, device, bank=bank)
     next(batches)

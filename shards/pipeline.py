@@ -7,6 +7,7 @@ as many objects. On the CPU both are OpenCV's inside the graph: DALI's own warp 
 and an object costs its own rectangle alone. A run without objects has no nodes for them.
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -25,17 +26,20 @@ pasted, None where the graph was built for no objects. Raises StopIteration at t
 class Graph:
     """A running DALI graph; a context manager, for its threads must end before what they call into."""
 
-    def __init__(self, pipeline: Any) -> None:
-        self._pipeline = pipeline
+    def __init__(self, pipeline: Any, finished: "deque[np.ndarray] | None" = None) -> None:
+        self._pipeline, self._finished = pipeline, finished
 
     def run(self) -> Any:
-        """The next crops, uint8 `b h w 3` RGB, as a DALI tensor list that the next call overwrites.
+        """The next crops, uint8 `b h w 3` RGB.
+
+        From the GPU, a DALI tensor list that the next call overwrites; from the CPU, an array that is the caller's.
 
         Raises:
             StopIteration: the feed has ended, and all its batches were handed out.
             RuntimeError: a picture cannot be decoded.
         """
-        return self._pipeline.run()[0]
+        (crops,) = self._pipeline.run()
+        return crops if self._finished is None else self._finished.popleft()
 
     def close(self) -> None:
         """Wait for the batch in work, drop those made ahead, and end all threads. May be called again."""
@@ -78,45 +82,55 @@ def build_pipeline(
     """
     cv2.setNumThreads(1)  # DALI's threads are the parallelism; OpenCV's own would fight over the same cores
     on_gpu = device == "gpu"
-    define = _dali_graph if on_gpu else _opencv_graph
+    finished: deque[np.ndarray] = deque()
+    if on_gpu:
+        define = _dali_graph(feed, width, height, objects, hw_decoder_load)
+    else:
+        define = _opencv_graph(feed, width, height, objects, finished)
     settings = {
         "batch_size": batch,
         "num_threads": threads,
         "device_id": device_id if on_gpu else None,
         "prefetch_queue_depth": prefetch,
     }
-    pipeline = define(feed, width, height, objects, hw_decoder_load)(**settings)
+    pipeline = define(**settings)
     pipeline.build()
-    return Graph(pipeline)
+    return Graph(pipeline, None if on_gpu else finished)
 
 
-def _opencv_graph(feed: Feed, width: int, height: int, objects: int, _: float) -> Callable[..., Any]:
-    """The graph of the CPU."""
+def _opencv_graph(
+    feed: Feed, width: int, height: int, objects: int, finished: "deque[np.ndarray]"
+) -> Callable[..., Any]:
+    """The graph of the CPU. OpenCV writes the crops of a batch into one new array, which goes to `finished`; what the
+    graph itself puts out is empty. So no crop is ever copied."""
+    empty = np.zeros(1, np.uint8)
 
-    def warp(picture: np.ndarray, stored_from_crop: np.ndarray) -> np.ndarray:
-        # Our pixel centres sit at +0.5, OpenCV's at integers.
-        matrix = stored_from_crop.astype(np.float64)
-        matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - [0.5, 0.5]
-        return cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-
-    def warp_and_paste(
-        picture: np.ndarray, stored_from_crop: np.ndarray, pixels: np.ndarray, sizes: np.ndarray, maps: np.ndarray
-    ) -> np.ndarray:
-        crop = warp(picture, stored_from_crop)
-        start = 0
-        for (rows, columns), object_from_crop in zip(sizes.tolist(), maps[: len(sizes)], strict=True):
-            stop = start + rows * columns * 4
-            paste(crop, pixels[start:stop].reshape(rows, columns, 4), object_from_crop)
-            start = stop
-        return crop
+    def cut(*inputs: list[np.ndarray]) -> list[np.ndarray]:
+        crops = np.empty((len(inputs[0]), height, width, 3), np.uint8)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        for crop, picture, matrix, *pasted in zip(crops, *inputs, strict=True):
+            cv2.warpAffine(picture, matrix, (width, height), dst=crop, flags=flags)
+            if pasted:
+                _paste_all(crop, *pasted)
+        finished.append(crops)
+        return [empty] * len(crops)
 
     @pipeline_def
     def graph() -> Any:
         encoded, *rest = fn.external_source(_packed(feed, objects), num_outputs=5 if objects else 2)
         pictures = fn.decoders.image(encoded, device="cpu", output_type=DALIImageType.RGB)
-        return fn.python_function(pictures, *rest, function=warp_and_paste if objects else warp, num_outputs=1)
+        return fn.python_function(pictures, *rest, function=cut, num_outputs=1, batch_processing=True)
 
     return graph
+
+
+def _paste_all(crop: np.ndarray, pixels: np.ndarray, sizes: np.ndarray, maps: np.ndarray) -> None:
+    """Paste objects, one over the other, whose pixels follow each other in one array."""
+    start = 0
+    for (rows, columns), object_from_crop in zip(sizes.tolist(), maps[: len(sizes)], strict=True):
+        stop = start + rows * columns * 4
+        paste(crop, pixels[start:stop].reshape(rows, columns, 4), object_from_crop)
+        start = stop
 
 
 def _dali_graph(
@@ -170,10 +184,14 @@ def _blend(crop: Any, layer: Any) -> Any:
 
 
 def _packed(feed: Feed, objects: int) -> Callable[[], tuple[Any, ...]]:
-    """The feed with the objects of each crop as one array, for a node takes a fixed number of inputs."""
+    """The feed as OpenCV takes it: matrices in its pixels, and the objects of each crop as one array, for a node has a
+    fixed number of inputs."""
 
     def source() -> tuple[Any, ...]:
         jpegs, matrices, layers = feed()
+        # Our pixel centres sit at +0.5, OpenCV's at integers.
+        matrices = matrices.astype(np.float64)
+        matrices[..., 2] += matrices[..., :2] @ [0.5, 0.5] - [0.5, 0.5]
         if not objects or layers is None:
             return jpegs, matrices
         pixels = [np.concatenate([np.empty(0, np.uint8), *map(np.ravel, parts)]) for parts in layers.pictures]

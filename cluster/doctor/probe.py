@@ -64,7 +64,7 @@ def _decode_error(device: Any) -> float:
     matrices = np.array([[[1, 0, 0], [0, 1, 0]]], np.float32)
     with build_pipeline(lambda: ([encoded], matrices, None), 1, 64, 64, device, 0, 1, 1) as graph:
         crops = graph.run()
-        decoded = np.asarray(crops.as_cpu().as_array() if device == "gpu" else crops.as_array())[0]
+        decoded = np.asarray(crops.as_cpu().as_array() if device == "gpu" else crops)[0]
     true = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     assert true is not None
     true = true[..., ::-1]
