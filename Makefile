@@ -54,6 +54,10 @@ lint: $(LINT)  ## style, types and import contracts
 bench: $(DEMO)  ## measured times, as JSON lines and a table
 	$(BIN)/python benchmarks/help_time.py
 	$(BIN)/python benchmarks/soft_argmax.py
+	$(BIN)/python benchmarks/order_scale.py
+	$(BIN)/python benchmarks/objects.py
+	$(BIN)/python benchmarks/shard_build.py
+	$(BIN)/python benchmarks/loader.py
 
 install: $(DEMO)  ## the project into .venv, nothing else
 

@@ -139,7 +139,7 @@ def _occluders(run: Run, train: list[Source]) -> Manifest | None:
     if run.data.voc is None:
         raise InputError(
             "augment.occluders pastes objects over people, but data.voc names no bank of them; build one with"
-            " `pose shards build VOC2012 shards/voc`, or set augment.occluders to 0"
+            " `pose shards build VOC2012 data/shards/voc`, or set augment.occluders to 0"
         )
     manifest = open_manifest(run.data.voc)
     if manifest.kind != "occluders":

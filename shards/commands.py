@@ -16,7 +16,8 @@ def make_studio(settings: StudioSettings) -> None:
     """Write the embedded data."""
     shards.studio.make.make_studio(settings)
     Console().print(
-        f"synthetic raw data: {settings.out}/h36m, mpii, voc; next: pose shards build {settings.out}/h36m shards/h36m",
+        f"synthetic raw data: {settings.out}/h36m, mpii, voc;"
+        f" next: pose shards build {settings.out}/h36m data/shards/h36m",
         soft_wrap=True,
         highlight=False,
     )

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `pose submit shards`: raw data to a shard set by a job array, one task per share of the videos. All arguments go there:
 #
-#   bash slurm/shard.sh /data/human3.6m shards/h36m --tasks 16 --job.cpus 16 --job.partition cpu
+#   bash slurm/shard.sh /data/human3.6m data/shards/h36m --tasks 16 --job.cpus 16 --job.partition cpu
 #
 # On a login node, from the project's folder; or with sbatch, where jobs may submit jobs. Run it again to have lost
 # tasks made anew; `--dry_run true` shows the batch script.
