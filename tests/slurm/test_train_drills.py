@@ -26,10 +26,10 @@ def start(shard_sets: dict[str, Path], tmp_path: Path) -> Iterator[Start]:
         yield lambda *words, name="job", **named: drill.start(own, tmp_path / name, shard_sets, *words, **named)
 
 
-def check(training: Training, undisturbed: dict[int, float], least: int = 1) -> None:
-    """It came to the end after one restart, repeating only what no checkpoint held, with the same losses."""
+def check(training: Training, undisturbed: dict[int, float], least: int = 1, most: int = 1) -> None:
+    """It came to the end after so many restarts, repeating only what no checkpoint held, with the same losses."""
     restarts = int(training.wait_end(600)["Restarts"])
-    assert least <= restarts <= 1, training.output()
+    assert least <= restarts <= most, training.output()
     assert training.losses() == undisturbed
     assert len(training.restored()) == restarts
     assert all(step % EVERY == 0 for step in training.restored())
@@ -87,18 +87,22 @@ def test_a_node_loses_its_power(start: Start, undisturbed: dict[int, float], pla
 
 
 @pytest.mark.parametrize("place", [0, 1])
-@pytest.mark.parametrize(("seconds", "restarts"), [(20, 0), (60, 1)])
+@pytest.mark.parametrize(("seconds", "least", "most"), [(20, 0, 1), (60, 1, 2)])
 def test_the_network_is_cut(
-    start: Start, undisturbed: dict[int, float], place: int, seconds: int, restarts: int
+    start: Start, undisturbed: dict[int, float], place: int, seconds: int, least: int, most: int
 ) -> None:
-    """For 20 s Slurm may or may not give the node up; after 60 s it has."""
+    """For 20 s Slurm may or may not give the node up; after 60 s it has.
+
+    The `srun` of a batch host that comes back ends its step by number, which by then is the new start's: that one is
+    requeued once more.
+    """
     training = start()
     training.wait_step(EVERY + 1)
     cut = nodes_of(training)[place]
     training.lab.cut(cut)
     time.sleep(seconds)
     training.lab.heal(cut)
-    check(training, undisturbed, restarts)
+    check(training, undisturbed, least, most)
     training.lab.wait_idle(4, seconds=120)
 
 
