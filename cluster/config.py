@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,7 +88,7 @@ def read_yaml(path: Path, cls: type, origins: Origins) -> dict[str, Any]:
     values = _python_names(values)
     known = _fields(cls)
     groups = {group for key in known for group in _groups(key)}
-    for key, value in _leaves(values):
+    for key, value in _leaves(values, known):
         if key in groups and value != {}:
             raise SettingsError(f"{path}: {key}: expected keys and values, found {value!r}")
         if key not in groups and key not in known:
@@ -137,13 +137,14 @@ def _parser(cls: type, prog: str, epilog: str) -> jsonargparse.ArgumentParser:
     class Parser(jsonargparse.ArgumentParser):
         def format_help(self, formatter: Any = None) -> str:
             text = re.sub(r"(--[\w.]+)_(?=[ =])", r"\1", super().format_help(formatter))
-            return re.sub(r"\n  --[\w.]+ CONFIG +Path to a configuration file\.", "", text)
+            text = re.sub(r"\n  --[\w.]+ CONFIG +Path to a configuration file\.", "", text)
+            # argparse would fold the examples like prose, so they are put behind it.
+            return f"{text}\n{epilog}\n" if epilog else text
 
     parser = Parser(
         prog=prog,
         usage=f"{prog} [--config FILE] [--key value] [--group.key value] ... [--debug]",
         description=(cls.__doc__ or "").split("\n\n")[0],
-        epilog=epilog,
         exit_on_error=False,
         formatter_class=jsonargparse.DefaultHelpFormatter,
     )
@@ -245,10 +246,11 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(values: Mapping[str, Any], whole: Container[str] = (), prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values; a key in `whole` is a setting that is itself a mapping."""
     for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and value and f"{prefix}{key}" not in whole:
+            yield from _leaves(value, whole, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
