@@ -1,6 +1,7 @@
 """The front door: `pose COMMAND ...`. A table of subcommands, each importing its floor only when it runs."""
 
 import importlib
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ class Command:
         function: takes those settings.
         help: one line.
         examples: printed below `--help`.
-        positional: keys that may be given without their name, in this order.
+        positional: keys that may be given without their name, in this order; one that ends in * takes all words left.
         defaults: YAML files read before all others.
     """
 
@@ -56,8 +57,8 @@ COMMANDS = {
         "shards.commands:build_shards",
         "raw data to a shard set; run it again to resume",
         (
-            "pose shards build /data/human3.6m shards/h36m",
-            "pose shards build /data/mpii shards/mpii --cover_height 1.34",
+            "pose shards build /data/human3.6m data/shards/h36m",
+            "pose shards build /data/mpii data/shards/mpii --cover_height 1.34",
         ),
         ("raw", "out"),
     ),
@@ -65,7 +66,7 @@ COMMANDS = {
         "shards.settings:VerifySettings",
         "shards.commands:verify_shards",
         "re-read a shard set and name every damaged sample",
-        ("pose shards verify shards/h36m",),
+        ("pose shards verify data/shards/h36m",),
         ("folder",),
     ),
     "submit shards": Command(
@@ -73,8 +74,8 @@ COMMANDS = {
         "cluster.submit_shards:submit_shards",
         "build a shard set with a Slurm job array; run it again to have lost tasks made",
         (
-            "pose submit shards /data/human3.6m shards/h36m --tasks 16 --job.cpus 16",
-            "pose submit shards /data/human3.6m shards/h36m --dry_run true",
+            "pose submit shards /data/human3.6m data/shards/h36m --tasks 16 --job.cpus 16",
+            "pose submit shards /data/human3.6m data/shards/h36m --dry_run true",
         ),
         ("raw", "out"),
     ),
@@ -91,7 +92,10 @@ COMMANDS = {
         "shards.bench_settings:LoaderBenchSettings",
         "shards.loader_bench:bench_loader",
         "time each stage of the loader on a shard set and say what would help",
-        ("pose loader bench shards/h36m --threads 4", "pose loader bench shards/h36m --voc shards/voc --seconds 5"),
+        (
+            "pose loader bench data/shards/h36m --threads 4",
+            "pose loader bench data/shards/h36m --voc data/shards/voc --seconds 5",
+        ),
         ("folder",),
     ),
     "train": Command(
@@ -100,7 +104,7 @@ COMMANDS = {
         "train a model; run it again to resume",
         (
             "pose train --config data/demo/train.yaml --epochs 20",
-            "pose train --config report/baseline.yaml --data.h36m shards/h36m --optimizer.lr 2e-4",
+            "pose train --config report/baseline.yaml --data.h36m data/shards/h36m --optimizer.lr 2e-4",
         ),
     ),
     "requeue": Command(
@@ -114,6 +118,23 @@ COMMANDS = {
         "cluster.evaluate:evaluate_run",
         "score a run on held-out subjects",
         ("pose eval runs/demo", "pose eval runs/demo --part val --flip_test true"),
+        ("run",),
+    ),
+    "predict": Command(
+        "cluster.predict.settings:PredictSettings",
+        "cluster.predict.command:predict",
+        "poses of people in pictures, folders and videos, by a trained run",
+        (
+            "pose predict photo.jpg --run runs/demo",
+            "pose predict pictures/ clip.mp4 --run runs/demo --boxes boxes.csv --out poses",
+        ),
+        ("inputs*",),
+    ),
+    "export": Command(
+        "cluster.predict.settings:ExportSettings",
+        "cluster.export:export_run",
+        "a trained run as one file for other programs: ONNX, or torch.export's .pt2",
+        ("pose export runs/demo", "pose export runs/demo --format pt2 --out demo.pt2"),
         ("run",),
     ),
     "runs list": Command(
@@ -241,7 +262,11 @@ def _name_positionals(command: Command, words: list[str]) -> list[str]:
     """Leading words without dashes, as options of the command's positional keys."""
     named = []
     for key in command.positional:
-        if words and not words[0].startswith("-"):
+        count = next((n for n, word in enumerate(words) if word.startswith("-") and word != "-"), len(words))
+        if count and key.endswith("*"):
+            named.append(f"--{key[:-1]}={json.dumps(words[:count])}")
+            words = words[count:]
+        elif count:
             named.append(f"--{key}={words[0]}")
             words = words[1:]
     return named + words

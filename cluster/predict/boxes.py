@@ -1,0 +1,180 @@
+"""Which part of a picture is a person: boxes from a file, from an option, from a detector, or the whole picture."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from poselib.errors import InputError
+from shards.crop import SMALLEST_BOX_PX
+
+Boxes = np.ndarray
+"""`n 4`: x y w h in px of the upright picture, x y the upper left corner."""
+Detector = Callable[[np.ndarray], Boxes]
+"""People in a picture, uint8 `h w 3` RGB."""
+_LEAST_SCORE: Final = 0.5
+_PERSON: Final = 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """The people of one picture.
+
+    Attributes:
+        boxes: `n 4`.
+        origin: where they come from: `option`, `file`, `detector` or `whole picture`.
+        problems: a line for each box that was left out.
+    """
+
+    boxes: Boxes
+    origin: str
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BoxFinder:
+    """Says where people are.
+
+    Attributes:
+        box: one box for every picture.
+        table: boxes by picture; `clip.mp4#12` is frame 12 of a video, before its other boxes.
+        detector: asked where neither says anything.
+    """
+
+    box: Boxes | None = None
+    table: Mapping[str, Boxes] | None = None
+    detector: Detector | None = None
+
+    def find(self, picture: np.ndarray, name: str, frame: int | None = None) -> Found:
+        """The people of a picture; boxes that cannot be used are named and left out.
+
+        Args:
+            picture: uint8 `h w 3`.
+            name: as given, or below its folder; in a file its last part will do.
+            frame: of a video.
+        """
+        if self.box is not None:
+            return _usable(self.box, "option", picture, name)
+        if self.table is not None:
+            return self._from_table(self.table, picture, name, frame)
+        if self.detector is not None:
+            return _usable(self.detector(picture), "detector", picture, name)
+        height, width = picture.shape[:2]
+        return _usable(np.array([[0.0, 0.0, width, height]]), "whole picture", picture, name)
+
+    def _from_table(self, table: Mapping[str, Boxes], picture: np.ndarray, name: str, frame: int | None) -> Found:
+        names = dict.fromkeys((name, Path(name).name))
+        keys = [f"{one}#{frame}" for one in names if frame is not None] + list(names)
+        for key in keys:
+            if key in table:
+                return _usable(table[key], "file", picture, name)
+        if frame is not None and any(key.startswith(f"{one}#") for key in table for one in names):
+            return Found(np.empty((0, 4)), "file")  # a video's boxes by frame: nobody is in this one
+        return Found(np.empty((0, 4)), "file", (f"{name}: the file of boxes has none for it",))
+
+
+def _usable(boxes: Boxes, origin: str, picture: np.ndarray, name: str) -> Found:
+    """Boxes with a problem's line for each that is no box or lies outside."""
+    height, width = picture.shape[:2]
+    kept, problems = [], []
+    for box in np.asarray(boxes, np.float64).reshape(-1, 4):
+        x, y, w, h = box
+        text = f"{name}: box {', '.join(f'{value:g}' for value in box)}"
+        if not np.isfinite(box).all() or min(w, h) < SMALLEST_BOX_PX:
+            problems.append(f"{text} is too small; x, y, width, height in px, at least {SMALLEST_BOX_PX:g} wide")
+        elif x >= width or y >= height or x + w <= 0 or y + h <= 0:
+            problems.append(f"{text} lies outside the picture of {width} x {height} px")
+        elif max(w, h) > 10 * max(width, height):
+            problems.append(f"{text} is more than ten times as large as the picture of {width} x {height} px")
+        else:
+            kept.append(box)
+    return Found(np.array(kept).reshape(-1, 4), origin, tuple(problems))
+
+
+def read_boxes(path: Path) -> dict[str, Boxes]:
+    """A file of boxes: JSON `{"a.jpg": [[x, y, w, h], ...]}`, or CSV with the columns name, x, y, w, h and, for
+    videos, frame.
+
+    Raises:
+        InputError: missing, or with an entry that is no box; the message names it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a file of boxes: {getattr(error, 'strerror', error)}") from error
+    if path.suffix.lower() == ".csv":
+        return _from_csv(path, text)
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path}: neither JSON nor a .csv: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f'{path}: must be {{"picture.jpg": [[x, y, width, height], ...], ...}}')
+    return {name: _to_boxes(boxes, f"{path}: {name}") for name, boxes in content.items()}
+
+
+def _from_csv(path: Path, text: str) -> dict[str, Boxes]:
+    rows = csv.DictReader(io.StringIO(text))
+    lacking = {"name", "x", "y", "w", "h"} - set(rows.fieldnames or ())
+    if lacking:
+        raise InputError(f"{path}: the first line must name the columns name,x,y,w,h; lacking: {', '.join(lacking)}")
+    found: dict[str, list[list[float]]] = {}
+    for row in rows:
+        where = f"{path}, line {rows.line_num}"
+        try:
+            box = [float(row[column]) for column in ("x", "y", "w", "h")]
+            frame = f"#{int(row['frame'])}" if row.get("frame") else ""
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: x, y, w, h must be numbers, frame a whole one or empty") from error
+        found.setdefault(f"{row['name']}{frame}", []).append(box)
+    return {name: _to_boxes(boxes, f"{path}: {name}") for name, boxes in found.items()}
+
+
+def _to_boxes(value: Any, where: str) -> Boxes:
+    """One box or a list of them."""
+    rows = [value] if isinstance(value, list) and value and not isinstance(value[0], list) else value
+    if not isinstance(rows, list) or not all(_is_box(row) for row in rows):
+        raise InputError(f"{where}: must be a list of boxes [x, y, width, height] in px")
+    return np.array(rows, np.float64).reshape(-1, 4)
+
+
+def _is_box(row: Any) -> bool:
+    if not isinstance(row, list) or len(row) != 4:
+        return False
+    return all(isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in row)
+
+
+def torchvision_detector(device: str) -> Detector:
+    """torchvision's Faster R-CNN on MobileNet V3, with its COCO weights, which it downloads once.
+
+    Raises:
+        InputError: torchvision is not installed, or its weights cannot be had.
+    """
+    try:
+        import torch
+        from torchvision.models.detection import FasterRCNN_MobileNet_V3_Large_FPN_Weights as FasterWeights
+        from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
+    except (ImportError, RuntimeError) as error:
+        raise InputError(
+            "detector torchvision is not installed for this torch; install the torchvision that belongs to it, or give"
+            " --box or --boxes"
+        ) from error
+    try:
+        network = fasterrcnn_mobilenet_v3_large_fpn(weights=FasterWeights.DEFAULT).to(device).eval()
+    except OSError as error:
+        raise InputError(f"detector torchvision: its weights cannot be had: {error}") from error
+
+    @torch.inference_mode()
+    def detect(picture: np.ndarray) -> Boxes:
+        (found,) = network([torch.from_numpy(picture).to(device).permute(2, 0, 1).float() / 255])
+        person = (found["labels"] == _PERSON) & (found["scores"] >= _LEAST_SCORE)
+        corners = found["boxes"][person].cpu().numpy().astype(np.float64)
+        return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+
+    return detect
