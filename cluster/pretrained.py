@@ -13,7 +13,6 @@ import urllib.request
 import warnings
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import torch
 from rich.console import Console
@@ -21,7 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from cluster.settings_weights import IMAGENET, sha256_in_name
+from cluster.settings_weights import IMAGENET, name_in_url, sha256_in_name
 from poselib.errors import InputError
 from poselib.settings import Backbone
 from shards.atomic import written_whole
@@ -44,7 +43,7 @@ def find_weights(weights: str, backbone: Backbone, sha256: str = "") -> tuple[Pa
         InputError: no such file, no network (it says what to put where), or another hash.
     """
     url = _SITE + IMAGENET[backbone] if weights == "imagenet" else weights if "://" in weights else ""
-    path = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name) if url else Path(weights)
+    path = _cached(url, sha256.lower()) if url else Path(weights)
     named = sha256_in_name(path.name) if url or path.name.startswith("resnet") else ""
     wanted = sha256.lower() or named
     if url and not path.is_file():
@@ -58,6 +57,17 @@ def find_weights(weights: str, backbone: Backbone, sha256: str = "") -> tuple[Pa
         hint = f"remove it, and {url} is downloaded anew" if url else "it is damaged or another file"
         raise InputError(f"{path} has the SHA-256 {digest[: len(wanted)]}, not {wanted}; {hint}")
     return path, digest
+
+
+def _cached(url: str, sha256: str) -> Path:
+    """Where the file of a URL lies in the cache: under its own name, with digits of its hash if it brings none.
+
+    Without them the many files called `model.safetensors` would be one.
+    """
+    name = Path(name_in_url(url))
+    if not sha256_in_name(name.name):
+        name = name.with_stem(f"{name.stem}-{sha256[:8]}")
+    return Path(torch.hub.get_dir(), "checkpoints", name)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -103,6 +113,8 @@ def _download(url: str, path: Path, wanted: str) -> str:
             size = int(answer.headers.get("Content-Length") or 0)
             digest = hashlib.sha256()
             with _progress() as progress:
+                if progress.disable:
+                    print(f"downloading {url} to {path}", file=sys.stderr, flush=True)
                 task = progress.add_task(path.name, total=size or None)
                 while block := answer.read(_BLOCK):
                     file.write(block)

@@ -207,7 +207,12 @@ class Run:
         self.loss.check(self.model)
         check_weights(self.weights, self.weights_sha256, self.model)
         if self.init_from is not None and self.weights != "none":
-            raise ValueError("init_from must not stand beside weights: set that to none, or leave this out")
+            raise ValueError(f"init_from must be left out, or weights be none beside it, not {self.weights}")
+        if self.init_from is not None and self.init_from.suffix in (".pth", ".pt", ".bin", ".tar", ".ckpt"):
+            raise ValueError(
+                f"init_from must be a run's folder or a .safetensors file, not {self.init_from}; other files are for"
+                " weights"
+            )
         if self.init_fresh and self.init_from is None:
             raise ValueError("init_fresh must stay empty without init_from: every part starts fresh then")
 

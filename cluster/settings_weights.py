@@ -1,7 +1,9 @@
 """What a network may start from, as far as names tell. No torch here."""
 
 import re
+from pathlib import PurePosixPath
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from poselib.settings import Backbone, ModelSettings
 
@@ -28,15 +30,22 @@ def check_weights(wanted: str, sha256: str, model: ModelSettings) -> None:
     is_url = "://" in wanted
     if not wanted or (is_url and not wanted.startswith(("https://", "http://"))):
         raise ValueError(f"weights must be none, imagenet, a file or a http(s) URL, not {wanted!r}")
+    if is_url and not PurePosixPath(name_in_url(wanted)).suffix:
+        raise ValueError(f"weights must be a URL that ends in a file's name, as resnet50-0676ba61.pth, not {wanted!r}")
     if sha256 and not re.fullmatch("[0-9a-fA-F]{8,64}", sha256):
         raise ValueError(f"weights_sha256 must be 8 to 64 hexadecimal digits, not {sha256!r}")
     if sha256 and wanted in ("none", "imagenet"):
         raise ValueError(f"weights_sha256 must stay empty for weights {wanted}: it belongs to a file or URL")
-    if is_url and not (sha256 or sha256_in_name(wanted)):
+    if is_url and not (sha256 or sha256_in_name(name_in_url(wanted))):
         raise ValueError(
-            "weights_sha256 must be given for a URL that does not end in the file's first digits, as"
+            "weights_sha256 must be given for a URL whose file's name does not end in its first digits, as"
             " resnet50-0676ba61.pth does"
         )
+
+
+def name_in_url(url: str) -> str:
+    """The name of the file that a URL points at; without `?` and what follows."""
+    return PurePosixPath(urlsplit(url).path).name
 
 
 def sha256_in_name(name: str) -> str:

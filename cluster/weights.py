@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ _PARTS: Final[dict[str, NetworkPart]] = {
     "regressor.": "head",
 }
 _CLASSIFIER: Final = ("fc.weight", "fc.bias")
+_ATTENTION: Final = re.compile(r"layer4\.\d+\.conv2\.")
+"""Where BoTNet-50 attends and ResNet-50 convolves."""
 _COUNTER: Final = ".num_batches_tracked"
 """Old weight files lack BatchNorm's step counters; nothing here reads them."""
 
@@ -155,14 +158,15 @@ def _find_start(run: Run, network: PoseNetwork) -> Start:
     path, digest = find_weights(run.weights, run.model.backbone, run.weights_sha256)
     own, found = network.backbone.state_dict(), read_weights(path)
     if any(name.startswith("backbone.") for name in found):
-        raise InputError(f"{path} is a whole network of this toolkit; start from it with --init_from {path}")
+        ours = any(_part(name) in ("upsampling", "head") for name in found)
+        hint = f"start from it with --init_from {path}" if ours else "only its backbone's tensors would be of use"
+        raise InputError(f"{path} is a whole network, not a backbone; {hint}")
     missing, unexpected, shapes = _compare(own, found)
     unused = [name for name in unexpected if name in _CLASSIFIER]
     fresh: list[str] = []
     if run.model.backbone == "botnet50":
-        attention = "layer4.", ".conv2."
-        fresh = [name for name in missing if name.startswith(attention[0]) and attention[1] in name]
-        unused += [name for name in unexpected if name.startswith(attention[0]) and attention[1] in name]
+        fresh = [name for name in missing if _ATTENTION.match(name)]
+        unused += [name for name in unexpected if _ATTENTION.match(name)]
     missing, unexpected = _without(missing, fresh), _without(unexpected, unused)
     if missing or unexpected or shapes:
         raise InputError(
@@ -179,6 +183,8 @@ def _find_start(run: Run, network: PoseNetwork) -> Start:
 def _from_run(run: Run, network: PoseNetwork) -> Start:
     """The weights of another run, but for the parts that start fresh."""
     assert run.init_from is not None
+    if not run.init_from.exists():
+        raise InputError(f"init_from {run.init_from} does not exist; give a run's folder or a .safetensors file")
     path = run.init_from if run.init_from.suffix == ".safetensors" else run.init_from / BEST
     settings, metadata, tensors = _read(path)
     own = {name: tensor for name, tensor in network.state_dict().items() if _part(name) not in run.init_fresh}

@@ -1,12 +1,7 @@
-"""What a run starts from: ImageNet weights from a file, torch hub's cache or a URL, or another run."""
+"""What a network starts from: a backbone's weights, or another run."""
 
 import hashlib
-import pickle
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from cluster import pretrained
 from cluster.config import SettingsError, parse
-from cluster.pretrained import find_weights, read_weights
 from cluster.settings import Run
 from cluster.settings_data import DataSettings
-from cluster.settings_weights import IMAGENET
 from cluster.weights import SavedModel, check_start, save_model, start
-from cluster.world import free_port
 from poselib.errors import InputError
 from poselib.model.backbone import ResNet
 from poselib.model.network import PoseNetwork
@@ -37,17 +28,16 @@ def run_of(model: ModelSettings = SMALL, **values) -> Run:
     return Run(name="x", data=DataSettings(h36m=Path("set")), model=model, **values)
 
 
-def published(blocks: tuple[int, ...], base: int, seed: int = 0) -> dict[str, torch.Tensor]:
+def published(blocks: tuple[int, ...], base: int) -> dict[str, torch.Tensor]:
     """A bottleneck ResNet's weights as torchvision publishes them: its names, a classifier, no step counters."""
     made: dict[str, torch.Tensor] = {}
-    generator = torch.Generator().manual_seed(seed)
 
     def conv(name: str, *shape: int) -> None:
-        made[f"{name}.weight"] = torch.randn(shape, generator=generator)
+        made[f"{name}.weight"] = torch.randn(shape)
 
     def norm(name: str, channels: int) -> None:
         for key in ("weight", "bias", "running_mean", "running_var"):
-            made[f"{name}.{key}"] = torch.rand(channels, generator=generator)
+            made[f"{name}.{key}"] = torch.rand(channels)
 
     conv("conv1", base, 3, 7, 7)
     norm("bn1", base)
@@ -65,7 +55,7 @@ def published(blocks: tuple[int, ...], base: int, seed: int = 0) -> dict[str, to
                 norm(f"{prefix}.downsample.1", 4 * inner)
             inputs = 4 * inner
     conv("fc", 1000, inputs)
-    made["fc.bias"] = torch.rand(1000, generator=generator)
+    made["fc.bias"] = torch.rand(1000)
     return made
 
 
@@ -74,41 +64,8 @@ RESNET50 = (3, 4, 6, 3)
 
 @pytest.fixture(scope="module")
 def tensors() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
     return published(RESNET50, 2)
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch) -> Path:
-    """torch hub's cache, empty."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    return tmp_path / "torch" / "hub" / "checkpoints"
-
-
-@pytest.fixture
-def site(tmp_path) -> Iterator[tuple[Path, str]]:
-    """A folder and the URL at which it is served on this machine."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *words: object) -> None:
-            pass
-
-    folder = tmp_path / "site"
-    folder.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def named(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
-    """The tensors in a file whose name ends in its hash, as torchvision's do."""
-    path = folder / "part"
-    torch.save(tensors, path)
-    return path.rename(folder / f"resnet50-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth")
 
 
 def says(error: pytest.ExceptionInfo, *words: str) -> None:
@@ -148,8 +105,7 @@ class TestFiles:
 
     def test_the_published_names_and_shapes_are_those_of_the_full_network(self):
         with torch.device("meta"):
-            own = ResNet("resnet50").state_dict()
-        theirs = published(RESNET50, 64)
+            own, theirs = ResNet("resnet50").state_dict(), published(RESNET50, 64)
         assert {n: t.shape for n, t in theirs.items() if not n.startswith("fc.")} == {
             n: t.shape for n, t in own.items() if not n.endswith("num_batches_tracked")
         }
@@ -179,131 +135,13 @@ class TestFiles:
     def test_a_model_of_this_toolkit_is_no_backbone(self, tmp_path):
         network = PoseNetwork(SMALL)
         save_model(tmp_path / "model.safetensors", SavedModel(network, 1, 1.0, np.zeros((17, 3))))
-        with pytest.raises(InputError, match="start from it with --init_from"):
+        with pytest.raises(InputError, match="a whole network, not a backbone; start from it with --init_from"):
             check_start(run_of(weights=str(tmp_path / "model.safetensors")))
 
-    def test_a_payload_is_refused_and_not_run(self, tmp_path):
-        class Payload:
-            def __reduce__(self):
-                return (tmp_path / "owned").mkdir, ()
-
-        torch.save({"conv1.weight": Payload()}, tmp_path / "zip.pth")
-        (tmp_path / "plain.pth").write_bytes(pickle.dumps({"conv1.weight": Payload()}))
-        for name in ("zip.pth", "plain.pth"):
-            with pytest.raises(InputError) as error:
-                read_weights(tmp_path / name)
-            says(error, f"{name} holds more than tensors and is refused")
-        assert not (tmp_path / "owned").exists()
-
-    @pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04 half an archive"])
-    @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-    def test_damaged_files_are_named(self, tmp_path, content, suffix):
-        path = tmp_path / f"weights{suffix}"
-        path.write_bytes(content)
-        with pytest.raises(InputError) as error:
-            read_weights(path)
-        says(error, str(path))
-
-    @pytest.mark.parametrize("content", [[torch.zeros(1)], {}, {"conv1.weight": 3}])
-    def test_files_without_named_tensors_are_refused(self, tmp_path, content):
-        torch.save(content, tmp_path / "weights.pth")
-        with pytest.raises(InputError, match="holds no tensors by name"):
-            read_weights(tmp_path / "weights.pth")
-
-    def test_hashes_are_checked(self, tensors, tmp_path):
-        path = named(tmp_path, tensors)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        assert find_weights(str(path), "resnet50") == (path, digest)
-        assert find_weights(str(path), "resnet50", digest.upper()) == (path, digest)
-        with pytest.raises(InputError, match="not 00000000; it is damaged or another file"):
-            find_weights(str(path), "resnet50", "00000000")
-        other = path.rename(tmp_path / "resnet50-0676ba61.pth")
-        with pytest.raises(InputError, match="not 0676ba61"):
-            find_weights(str(other), "resnet50")
-        dated = other.rename(tmp_path / "mine-20240101.pth")  # eight digits that are no hash
-        assert find_weights(str(dated), "resnet50") == (dated, digest)
-
-    def test_a_missing_file_is_named(self, tmp_path):
-        with pytest.raises(InputError) as error:
-            find_weights(str(tmp_path / "gone.pth"), "resnet50")
-        says(error, "gone.pth cannot be read (No such file or directory)", "a URL or imagenet")
-
-
-class TestDownload:
-    def test_a_url_is_fetched_once_into_the_cache(self, tensors, site, hub):
-        folder, url = site
-        path = named(folder, tensors)
-        network = PoseNetwork(SMALL)
-        start(network, run_of(weights=url + path.name))
-        assert equal(network, tensors)
-        assert [found.name for found in hub.iterdir()] == [path.name]
-        path.unlink()  # a second start needs no network
-        start(network, run_of(weights=url + path.name))
-
-    def test_imagenet_is_torchvisions_file_of_the_backbone(self, tensors, site, hub, monkeypatch):
-        folder, url = site
-        path = named(folder, tensors)
-        monkeypatch.setattr(pretrained, "_SITE", url)
-        monkeypatch.setitem(IMAGENET, "resnet50", path.name)
-        assert find_weights("imagenet", "resnet50")[0] == hub / path.name
-
-    def test_another_hash_leaves_nothing(self, tensors, site, hub):
-        folder, url = site
-        named(folder, tensors).rename(folder / "resnet50-00000000.pth")
-        with pytest.raises(InputError) as error:
-            find_weights(url + "resnet50-00000000.pth", "resnet50")
-        says(error, "not 00000000; nothing was kept")
-        assert list(hub.iterdir()) == []
-
-    def test_a_damaged_cache_is_named(self, site, hub):
-        hub.mkdir(parents=True)
-        (hub / "resnet50-0676ba61.pth").write_bytes(b"half")
-        with pytest.raises(InputError) as error:
-            find_weights("imagenet", "resnet50")
-        says(error, str(hub / "resnet50-0676ba61.pth"), "remove it, and https://download.pytorch.org")
-
-    def test_without_a_network_one_line_says_what_to_put_where(self, hub, monkeypatch):
-        url = f"http://127.0.0.1:{free_port()}/"
-        monkeypatch.setattr(pretrained, "_SITE", url)
-        with pytest.raises(InputError) as error:
-            find_weights("imagenet", "resnet152")
-        place = hub / "resnet152-394f9c45.pth"
-        says(error, f"{url}resnet152-394f9c45.pth cannot be reached", f"download it elsewhere and put it at {place}")
-        assert list(hub.iterdir()) == []
-
-    def test_a_page_that_is_not_there_is_named(self, site, hub):
-        with pytest.raises(InputError) as error:
-            find_weights(site[1] + "resnet50-0676ba61.pth", "resnet50")
-        says(error, "answers 404", str(hub / "resnet50-0676ba61.pth"))
-
-    def test_a_download_that_breaks_off_leaves_nothing(self, hub):
-        class Half(SimpleHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", "1000")
-                self.end_headers()
-                self.wfile.write(b"x" * 10)
-
-            def log_message(self, *words: object) -> None:
-                pass
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Half) as server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            with pytest.raises(InputError) as error:
-                find_weights(f"http://127.0.0.1:{server.server_port}/resnet50-0676ba61.pth", "resnet50")
-            server.shutdown()
-            thread.join()
-        says(error, "after 10 of 1000 bytes")
-        assert list(hub.iterdir()) == []
-
-    def test_a_cache_that_cannot_be_written_is_named(self, site, tmp_path, monkeypatch):
-        monkeypatch.setattr(torch.hub, "_hub_dir", None)
-        (tmp_path / "file").write_text("")
-        monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))
-        with pytest.raises(InputError) as error:
-            find_weights(site[1] + "resnet50-0676ba61.pth", "resnet50")
-        says(error, "cannot be written", "set TORCH_HOME")
+    def test_a_network_of_others_is_no_backbone(self, tensors, tmp_path):
+        torch.save({f"backbone.{name}": tensor for name, tensor in tensors.items()}, tmp_path / "other.pth")
+        with pytest.raises(InputError, match="a whole network, not a backbone; only its backbone's tensors"):
+            check_start(run_of(weights=str(tmp_path / "other.pth")))
 
 
 class TestAnotherRun:
@@ -369,6 +207,8 @@ class TestAnotherRun:
     def test_a_folder_without_a_model_is_named(self, tmp_path):
         with pytest.raises(InputError, match="the run has not saved a model yet"):
             check_start(run_of(init_from=tmp_path))
+        with pytest.raises(InputError, match=r"init_from .*gone does not exist; give a run's folder"):
+            check_start(run_of(init_from=tmp_path / "gone"))
 
 
 @pytest.mark.parametrize(
@@ -380,7 +220,13 @@ class TestAnotherRun:
         (["--weights", "https://host/resnet50.pth"], "weights_sha256 must be given for a URL"),
         (["--weights", "x.pth", "--weights_sha256", "12"], "weights_sha256 must be 8 to 64 hexadecimal digits"),
         (["--weights", "imagenet", "--weights_sha256", "12345678"], "weights_sha256 must stay empty"),
-        (["--init_from", "runs/other", "--weights", "imagenet"], "init_from must not stand beside weights"),
+        (["--init_from", "runs/other", "--weights", "imagenet"], "init_from must be left out, or weights be none"),
+        (
+            ["--weights", "https://host/get?file=resnet50-0676ba61.pth"],
+            "weights must be a URL that ends in a file's name",
+        ),
+        (["--weights", "https://host/x/..", "--weights_sha256", "12345678"], "weights must be a URL that ends in"),
+        (["--init_from", "resnet50.pth"], "init_from must be a run's folder or a .safetensors file"),
         (["--init_fresh", "[head]"], "init_fresh must stay empty without init_from"),
         (["--init_from", "runs/other", "--init_fresh", "[tail]"], "init_fresh"),
     ],
