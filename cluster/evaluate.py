@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cluster.config import load
 from cluster.data import evaluation_source
-from cluster.engine.engine import choose_device
+from cluster.engine.engine import check_precision, choose_device
 from cluster.scorecard import Evaluated, Picture, print_score, write_score
 from cluster.settings import Run
 from cluster.settings_commands import EvaluateSettings
@@ -20,7 +20,7 @@ from cluster.weights import BEST, LAST, SavedModel, load_model
 from poselib.errors import InputError
 from poselib.metrics import joint_errors_mm, root_relative
 from poselib.model.network import PoseNetwork
-from poselib.volume import decode, mirror, to_crop_px
+from poselib.volume import decode, flip_average, to_crop_px
 from shards.loader import Batch, Source, load_batches
 from shards.order import Draws
 from shards.sample import unpack
@@ -52,6 +52,7 @@ def evaluate_run(settings: EvaluateSettings) -> None:
     run = replace(run, name=settings.run.resolve().name, runs_dir=settings.run.resolve().parent)
     run = replace(run, loader=replace(run.loader, damaged="error"))  # scores of fewer samples could not be compared
     device = choose_device(settings.device)
+    check_precision(run.engine.precision, device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     saved = load_model(settings.run / (BEST if settings.weights == "best" else LAST), device)
@@ -103,7 +104,7 @@ def predict(
         with torch.autocast(device.type, torch.bfloat16, enabled=run.engine.precision == "bf16"):
             uvz = network(batch.inputs)
             if flip_test:
-                uvz = (uvz + mirror(network(batch.inputs.flip(-1)))) / 2
+                uvz = flip_average(uvz, network(batch.inputs.flip(-1)))
         arrays = unpack(batch.plan.vectors)
         joints_mm = decode(
             uvz.float().cpu().numpy().astype(np.float64),

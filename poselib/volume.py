@@ -92,6 +92,11 @@ def mirror(uvz: Array) -> Array:
     return xp.concat([-swapped[..., :1], swapped[..., 1:]], axis=-1)
 
 
+def flip_average(uvz: Array, of_mirrored: Array) -> Array:
+    """The flip test's answer: the mean of a crop's `... 17 3` and what the mirrored crop's says of it."""
+    return (uvz + mirror(of_mirrored)) / 2
+
+
 def _per_joint(zoom: Array | float) -> Array | float:
     """A number per sample `...`, ready to multiply `... j`."""
     return zoom if isinstance(zoom, float | int) else zoom[..., None]

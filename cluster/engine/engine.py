@@ -47,7 +47,7 @@ def check_precision(setting: str, device: torch.device) -> None:
     if not able:
         raise InputError(
             f"engine.precision must be fp32 on {torch.cuda.get_device_name(device)}, not bf16: GPUs compute that from"
-            " compute capability 8.0 on (A100, RTX 30, and newer)"
+            " compute capability 8.0 on (A100, RTX 30, and newer), CPUs always"
         )
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from poselib.model.chunked import ChunkedSoftArgmax
 from poselib.model.recompute import RecomputedSoftArgmax
+from poselib.model.sampling import highest_cells
 from poselib.settings import CellOrigin, SoftArgmax
 
 Axes = tuple[Tensor, Tensor, Tensor]
@@ -50,7 +51,7 @@ def projected_soft_argmax(
     if implementation == "auto" and not compiling:
         cells = features.shape[0] * weight.shape[0] * features.shape[2] * features.shape[3]
         implementation = "chunked" if cells * dtype.itemsize >= _chunked_from(features.device) else "recompute"
-    axes = _axes(features.shape[3], features.shape[2], depth, cell_origin, dtype, features.device)
+    axes = cell_axes((depth, *features.shape[2:]), cell_origin, dtype, features.device)
     if implementation == "chunked":
         joints = weight.to(dtype).view(-1, depth, weight.shape[1])
         return ChunkedSoftArgmax.apply(features.to(dtype), joints, bias.to(dtype).view(-1, depth), *axes)
@@ -81,9 +82,20 @@ def soft_argmax(
     """
     if implementation == "auto":
         implementation = "flat" if torch.compiler.is_compiling() else "recompute"
-    height, width = logits.shape[-2:]
-    axes = _axes(width, height, depth, cell_origin, logits.dtype, logits.device)
+    axes = cell_axes((depth, *logits.shape[2:]), cell_origin, logits.dtype, logits.device)
     return IMPLEMENTATIONS[implementation](logits.unflatten(1, (-1, depth)), axes)
+
+
+def highest_place(
+    logits: Float[Tensor, "b jd h w"], depth: int, cell_origin: CellOrigin = "center"
+) -> Float[Tensor, "b j 3"]:
+    """u, v, z of each joint's highest cell in volume units, at least float32; it has no gradient.
+
+    Arguments as for `soft_argmax`.
+    """
+    axes = cell_axes((depth, *logits.shape[2:]), cell_origin, logits.dtype, logits.device)
+    cells = highest_cells(logits.unflatten(1, (-1, depth)))
+    return torch.stack([axis[index] for axis, index in zip(axes, cells.unbind(0), strict=True)], dim=-1)
 
 
 def cell_positions(
@@ -99,20 +111,20 @@ def cell_positions(
     return (torch.arange(cells, dtype=dtype, device=device) + (offset - cells / 2)) / cells
 
 
+def cell_axes(
+    shape: tuple[int, int, int], cell_origin: CellOrigin, dtype: torch.dtype, device: torch.device | None = None
+) -> Axes:
+    """`cell_positions` along a volume `d h w`, in the type that sums over logits of `dtype` are made in."""
+    sums = torch.promote_types(dtype, torch.float32)
+    u, v, z = (cell_positions(n, cell_origin, sums, device) for n in reversed(shape))
+    return u, v, z
+
+
 def _chunked_from(device: torch.device) -> int:
     """Bytes of logits from which `auto` takes the chunked form."""
     if device.type == "cuda":
         return int(CHUNKED_FROM_SHARE * torch.cuda.get_device_properties(device).total_memory)
     return CHUNKED_FROM_BYTES
-
-
-def _axes(
-    width: int, height: int, depth: int, cell_origin: CellOrigin, dtype: torch.dtype, device: torch.device
-) -> Axes:
-    """Positions in the type that sums over logits of `dtype` are made in."""
-    sums = torch.promote_types(dtype, torch.float32)
-    u, v, z = (cell_positions(n, cell_origin, sums, device) for n in (width, height, depth))
-    return u, v, z
 
 
 def _reference(volume: Float[Tensor, "b j d h w"], axes: Axes) -> Float[Tensor, "b j 3"]:

@@ -2,15 +2,13 @@
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from poselib.model.backbone import ResNet
 from poselib.model.decoder import Decoder, Regressor
-from poselib.model.integral import cell_positions, projected_soft_argmax
+from poselib.model.integral import highest_place, projected_soft_argmax
 from poselib.model.pyramid import PyramidPooling
-from poselib.model.sampling import highest_cells
 from poselib.settings import ModelSettings
 from poselib.skeleton import H36M_JOINTS
 
@@ -65,7 +63,7 @@ class PoseNetwork(nn.Module):
             assert self.regressor is not None
             return self.regressor(features)
         if output == "joints" and settings.inference == "mode":
-            return self._mode(self.decoder(features))
+            return highest_place(self.decoder(features), settings.depth, settings.cell_origin)
         upsampled = self.decoder.upsampling(features)
         weight, bias = self.decoder.projection()
         return projected_soft_argmax(
@@ -86,11 +84,3 @@ class PoseNetwork(nn.Module):
         if self.decoder is None:
             raise ValueError("head must be integral or probabilistic to have heat maps, not regression")
         return self.decoder(self.features(images))
-
-    def _mode(self, logits: Float[Tensor, "b jd h w"]) -> Float[Tensor, "b j 3"]:
-        """Position of the highest cell; it has no gradient."""
-        volume = logits.unflatten(1, (-1, self.settings.depth))
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        axes = [cell_positions(n, self.settings.cell_origin, dtype, logits.device) for n in reversed(volume.shape[2:])]
-        cells = highest_cells(volume).unbind(0)
-        return torch.stack([axis[index] for axis, index in zip(axes, cells, strict=True)], dim=-1)

@@ -4,9 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from poselib.model.integral import cell_positions
+from poselib.model.integral import cell_axes, highest_place
 from poselib.model.network import PoseNetwork
-from poselib.model.sampling import highest_cells
 from poselib.settings import CellOrigin
 
 Moments = tuple[Float[Tensor, "b j 3"], Float[Tensor, "b j 3"]]
@@ -26,10 +25,7 @@ def joints_and_spread(network: PoseNetwork, images: Float[Tensor, "b 3 h w"]) ->
     logits = network.heatmap_logits(images)
     mean, deviation = mean_and_deviation(logits, settings.depth, settings.cell_origin)
     if settings.inference == "mode":
-        volume = logits.unflatten(1, (-1, settings.depth))
-        cells = highest_cells(volume).unbind(0)
-        axes = _axes(volume, settings.cell_origin)
-        mean = torch.stack([axis[index] for axis, index in zip(axes, cells, strict=True)], dim=-1)
+        mean = highest_place(logits, settings.depth, settings.cell_origin)
     return mean, deviation
 
 
@@ -46,7 +42,7 @@ def mean_and_deviation(logits: Float[Tensor, "b jd h w"], depth: int, cell_origi
         cell has the deviation 0: the cells' own size is not in it.
     """
     volume = logits.unflatten(1, (-1, depth))
-    axes = _axes(volume, cell_origin)
+    axes = cell_axes((depth, *logits.shape[2:]), cell_origin, logits.dtype, logits.device)
     e = volume.to(axes[0].dtype)
     e = (e - e.amax(dim=(2, 3, 4), keepdim=True)).exp_()
     along_w = e.sum(dim=4)
@@ -60,9 +56,3 @@ def mean_and_deviation(logits: Float[Tensor, "b jd h w"], depth: int, cell_origi
         deviations.append((p * (axis - mean).square()).sum(dim=-1).sqrt())
         means.append(mean.squeeze(-1))
     return torch.stack(means, dim=-1), torch.stack(deviations, dim=-1)
-
-
-def _axes(volume: Float[Tensor, "b j d h w"], cell_origin: CellOrigin) -> list[Tensor]:
-    """Positions of the cells along u, v and z."""
-    dtype = torch.promote_types(volume.dtype, torch.float32)
-    return [cell_positions(n, cell_origin, dtype, volume.device) for n in reversed(volume.shape[2:])]

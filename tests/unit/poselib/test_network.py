@@ -10,7 +10,7 @@ from poselib.model import PoseNetwork
 from poselib.model.integral import soft_argmax
 from poselib.settings import ModelSettings
 from poselib.skeleton import mirror_permutation
-from poselib.volume import mirror
+from poselib.volume import flip_average, mirror
 
 pytestmark = pytest.mark.unit
 
@@ -143,7 +143,7 @@ def test_a_flip_test_mirrors_to_the_last_bit() -> None:
     """Averaged with its mirrored twin, a mirrored picture has the mirrored answer, whatever the weights are."""
 
     def flip_test(pictures: torch.Tensor) -> torch.Tensor:
-        return (net(pictures) + mirror(net(pictures.flip(-1)))) / 2
+        return flip_average(net(pictures), net(pictures.flip(-1)))
 
     torch.manual_seed(0)
     net = PoseNetwork(TINY).eval()
