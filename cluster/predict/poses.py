@@ -27,7 +27,7 @@ from poselib.metrics import root_relative
 from poselib.model.spread import joints_and_spread
 from poselib.root_depth import depth_from_limbs
 from poselib.skeleton import mirror_permutation
-from poselib.volume import decode, mirror, to_crop_px
+from poselib.volume import decode, flip_average, to_crop_px
 from shards.normalise import normalise
 from shards.settings import CropSettings
 
@@ -178,7 +178,7 @@ class Predictor:
             uvz, deviation = joints_and_spread(self.network, images)
             if self.flip_test:
                 uvz_mirrored, mirrored = joints_and_spread(self.network, images.flip(-1))
-                uvz = (uvz + mirror(uvz_mirrored)) / 2
+                uvz = flip_average(uvz, uvz_mirrored)
                 deviation = (deviation + mirrored[:, _MIRROR.to(mirrored.device)]) / 2
         both = torch.stack([uvz.double(), deviation.double()]).cpu().numpy()
         return both[0], both[1]
