@@ -194,9 +194,27 @@ def _explain(message: str, cls: type, origins: Origins) -> str:
     if wrong:
         reason = re.sub(r"<class '(\w+)'>", r"\1", " ".join(wrong[2].split()))
         reason = re.sub(r"Expected an? typing\.Literal\[(.*?)\]", r"expected one of \1", reason)
+        listed = re.fullmatch(
+            r"(?:Does not validate against any .*Given value|Expected a tuple\. Got value): (.*)", reason
+        )
+        if listed:
+            reason = f"expected {_in_words(_fields(cls).get(wrong[1]))}. Got value: {listed[1]}"
         origin = next((o for k, o in origins.items() if k == wrong[1] or k.startswith(f"{wrong[1]}.")), "command line")
         return f"{origin}: {_yaml_key(wrong[1])}: {reason}"
     return " ".join(message.split())
+
+
+def _in_words(hint: Any) -> str:
+    """What a key takes, as it is written in YAML: `[int, ...] or null`."""
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(str, inner))
+    if typing.get_origin(hint) is tuple:
+        rest = ", ...]" if inner[-1] is ... else "]"
+        return f"[{', '.join(_in_words(item) for item in inner if item is not ...)}{rest}"
+    if inner:
+        return " or ".join(map(_in_words, inner))
+    return "null" if hint is type(None) else str(getattr(hint, "__name__", hint))
 
 
 def _unknown(key: str, cls: type) -> str:

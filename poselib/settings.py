@@ -92,7 +92,7 @@ class ModelSettings:
             )
         if len(bins) > channels:
             raise ValueError(
-                f"ppm_bins must be at most {channels}, one per channel of the pyramid, not {len(bins)};"
+                f"ppm_bins must be at most {channels} bins, one per channel of the pyramid, not {len(bins)};"
                 " ppm_channels sets how many it has"
             )
 
