@@ -20,7 +20,17 @@ from typing import Any, Final
 from poselib.errors import InputError
 from shards.assemble import content_settings, write_manifest
 from shards.atomic import write_whole
-from shards.building import BUILDING, PATIENCE_S, SETTINGS, FolderBusy, check_same, claim, clear, hold_folder
+from shards.building import (
+    BUILDING,
+    PATIENCE_S,
+    SETTINGS,
+    FolderBusy,
+    check_claim,
+    check_same,
+    claim,
+    clear,
+    hold_folder,
+)
 from shards.make import Unfinished, make_parts
 from shards.manifest import MANIFEST, ShardSet
 from shards.plan import is_planned, plan_parts
@@ -50,6 +60,7 @@ def build(settings: BuildSettings) -> ShardSet:
     content = content_settings(settings, reader.source, layout)
     with _plain_errors(settings.out):
         if not _is_finished(settings.out, content):
+            check_claim(settings.out, content)
             (_build_share if settings.share else _build_all)(settings, layout, content)
         clear(settings.out)
     return ShardSet.open(settings.out, reader.kind)
@@ -73,8 +84,7 @@ def finish(settings: BuildSettings, shares: int = 0) -> ShardSet:
             if not (settings.out / BUILDING / SETTINGS).is_file():
                 raise InputError(f"out: {settings.out} holds no begun build")
             with hold_folder(settings.out, whole=True, patience_s=PATIENCE_S):
-                claim(settings.out, content)
-                parts = plan_parts(settings, layout)
+                parts = _claimed_parts(settings, layout, content)
                 missing = missing_parts(settings, parts)
                 if missing:
                     raise Unfinished(_missing_line(settings, parts, missing, shares))
@@ -86,7 +96,8 @@ def finish(settings: BuildSettings, shares: int = 0) -> ShardSet:
 def open_shares(settings: BuildSettings, shares: int) -> list[int]:
     """Which of so many shares, counted from 1, still miss parts; none of a finished set.
 
-    The folder is claimed. Where large annotations are not indexed yet, all shares count as open: indexing is theirs.
+    The folder is claimed, unless large annotations are not indexed yet: all shares count as open then, and indexing
+    and the claim are theirs.
 
     Raises:
         InputError: as `build`.
@@ -96,11 +107,11 @@ def open_shares(settings: BuildSettings, shares: int) -> list[int]:
     with _plain_errors(settings.out):
         if _is_finished(settings.out, content):
             return []
+        check_claim(settings.out, content)
         with hold_folder(settings.out, whole=False, patience_s=PATIENCE_S):
-            claim(settings.out, content)
             if not is_planned(settings, layout):
                 return list(range(1, shares + 1))
-            parts = plan_parts(settings, layout)
+            parts = _claimed_parts(settings, layout, content)
             missing = set(missing_parts(settings, parts))
     return [number + 1 for number in range(shares) if any(part.name in missing for part in parts[number::shares])]
 
@@ -111,11 +122,18 @@ def missing_parts(settings: BuildSettings, parts: list[Part]) -> list[str]:
     return [part.name for part in parts if read_record(settings.out, records, part.name) is None]
 
 
+def _claimed_parts(settings: BuildSettings, layout: str, content: dict[str, Any]) -> list[Part]:
+    """All parts, in a folder that is now one for this set. A plan that is refused claims nothing."""
+    check_claim(settings.out, content)
+    parts = plan_parts(settings, layout)
+    claim(settings.out, content)
+    return parts
+
+
 def _build_all(settings: BuildSettings, layout: str, content: dict[str, Any]) -> None:
     with hold_folder(settings.out, whole=True):
         if not _is_finished(settings.out, content):
-            claim(settings.out, content)
-            parts = plan_parts(settings, layout)
+            parts = _claimed_parts(settings, layout, content)
             make_parts(settings, layout, parts)
             _finish(settings, layout, parts)
 
@@ -129,8 +147,7 @@ def _build_share(settings: BuildSettings, layout: str, content: dict[str, Any]) 
     with hold_folder(settings.out, whole=False, patience_s=PATIENCE_S):
         if _is_finished(settings.out, content):
             return
-        claim(settings.out, content)
-        parts = plan_parts(settings, layout)
+        parts = _claimed_parts(settings, layout, content)
         make_parts(settings, layout, parts[number - 1 :: of])  # neighbours are alike, so they go to different shares
     missing = [] if _is_finished(settings.out, content) else missing_parts(settings, parts)
     if missing:

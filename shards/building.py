@@ -1,6 +1,6 @@
 """`.building/`, the folder of an unfinished set: who may work in it, on this machine and on others.
 
-    settings.json    what the set is built from; the first builder writes it, others must agree
+    settings.json    what the set is built from; the first builder whose plan stands writes it, others must agree
     lock             shared by builders of shares, taken whole by a build of everything and by whoever finishes
     locks/PART       taken by the process that makes this part
     PART.json, .npy  records of finished parts
@@ -99,25 +99,35 @@ def part_maker(out: Path, name: str) -> str:
         return "another process"
 
 
-def claim(out: Path, content: dict[str, Any]) -> None:
-    """Make the folder one for a set of these settings.
+def check_claim(out: Path, content: dict[str, Any]) -> None:
+    """Refuse a folder that is not one for a set of these settings, or free for it; changes nothing.
 
     Raises:
         InputError: it belongs to a set of others, or holds something else.
     """
     path = out / BUILDING / SETTINGS
-    if not path.is_file():
+    if path.is_file():
+        try:
+            there = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise InputError(
+                f"{path} is damaged ({error}); remove {path.parent}, finished parts are made again"
+            ) from error
+        check_same(there, content, out)
+    elif out.is_dir():
         foreign = sorted(entry.name for entry in out.iterdir() if entry.name != BUILDING)
         if foreign and not path.is_file():
             raise InputError(
                 f"out: {out} is neither empty nor a shard set (it holds {foreign[0]}); take another folder"
             )
-        _write_first(path, json.dumps(content).encode())
-    try:
-        there = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); remove {path.parent}, finished parts are made again") from error
-    check_same(there, content, out)
+
+
+def claim(out: Path, content: dict[str, Any]) -> None:
+    """Make the folder one for a set of these settings; errors as in `check_claim`."""
+    check_claim(out, content)
+    if not (out / BUILDING / SETTINGS).is_file():
+        _write_first(out / BUILDING / SETTINGS, json.dumps(content).encode())
+        check_claim(out, content)  # another builder may have been first
 
 
 def check_same(there: dict[str, Any], now: dict[str, Any], out: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 from rich.console import Console
 
 from poselib.errors import InputError
+from shards.assemble import content_settings
 from shards.building import BUILDING, hold_index
 from shards.columns import Piece, Place, read_places, write_columns
 from shards.readers import READERS
@@ -26,7 +27,7 @@ SMALL_BYTES: Final = 4_000_000
 def is_planned(settings: BuildSettings, layout: str) -> bool:
     """Whether `plan_parts` is a matter of a moment, with no index to be made."""
     index = READERS[layout].index
-    return index is None or read_places(_index_folder(settings, index)) is not None
+    return index is None or read_places(_index_folder(settings, layout, index)) is not None
 
 
 def plan_parts(settings: BuildSettings, layout: str) -> list[Part]:
@@ -58,7 +59,7 @@ def unpacked(layout: str, part: Part) -> Part:
 
 
 def _places(settings: BuildSettings, layout: str, index: Index) -> list[tuple[str, Place]]:
-    folder = _index_folder(settings, index)
+    folder = _index_folder(settings, layout, index)
     places = read_places(folder)
     if places is None:
         with hold_index(settings.out):
@@ -104,9 +105,10 @@ def _write_index(task: tuple[BuildSettings, str, Path]) -> int:
     return len(parts)
 
 
-def _index_folder(settings: BuildSettings, index: Index) -> Path:
-    """Where the index of the annotation files as they are now lies."""
+def _index_folder(settings: BuildSettings, layout: str, index: Index) -> Path:
+    """Where the index of the annotation files as they are now lies, for a set of these settings."""
     files = [(path, path.stat()) for path in index.files(settings)]
     state = [[path.name, str(path.parent.name), stat.st_size, stat.st_mtime_ns] for path, stat in files]
-    name = hashlib.sha256(json.dumps([INDEX_VERSION, state]).encode()).hexdigest()[:16]
+    content = content_settings(settings, READERS[layout].source, layout)
+    name = hashlib.sha256(json.dumps([INDEX_VERSION, content, state]).encode()).hexdigest()[:16]
     return settings.out / BUILDING / f"index-{name}"

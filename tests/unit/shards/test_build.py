@@ -7,7 +7,8 @@ import pytest
 
 import shards.make as make_module
 from poselib.errors import InputError
-from shards.build import build
+from shards.build import build, open_shares
+from shards.make import Unfinished
 from shards.manifest import ShardSet
 from shards.settings import BuildSettings
 from shards.writer import array_bytes
@@ -109,6 +110,16 @@ def test_other_settings_in_the_same_folder_are_refused(human36m, tmp_path, monke
     assert content(tmp_path) == before
 
 
+@pytest.mark.parametrize("share", ["", "1/1"])
+def test_a_build_that_is_refused_does_not_claim_its_folder(human36m, tmp_path, reference, share):
+    with pytest.raises(InputError, match="subjects: S77 not found"):
+        build(settings_for(human36m.raw, tmp_path, subjects=("S77",), share=share))
+    with pytest.raises(InputError, match="subjects: S77 not found"):
+        open_shares(settings_for(human36m.raw, tmp_path, subjects=("S77",)), 3)
+    build(settings_for(human36m.raw, tmp_path, share=share))
+    assert content(tmp_path) == reference
+
+
 def test_two_builds_do_not_share_a_folder(human36m, tmp_path):
     (tmp_path / ".building").mkdir()
     with (tmp_path / ".building" / "lock").open("w") as stream:
@@ -121,6 +132,7 @@ def test_a_folder_of_something_else_is_left_alone(human36m, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(InputError, match=r"neither empty nor a shard set \(it holds thesis\.tex\)"):
         build(settings_for(human36m.raw, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written to"):
         build(settings_for(human36m.raw, tmp_path / "file"))
@@ -156,6 +168,24 @@ def test_a_little_damage_is_skipped_and_listed(mpii, raw_writers, tmp_path):
     assert shards.manifest.samples == 119
     (skipped,) = shards.manifest.skipped
     assert str(skipped) == "images/000000007.jpg: No such file or directory"
+
+
+def test_a_list_of_validation_pictures_counts_by_what_it_says(mpii, tmp_path):
+    names = sorted(path.name for path in (mpii[0] / "images").iterdir())
+    here, there = tmp_path / "here" / "val.txt", tmp_path / "there" / "names.txt"
+    for path, lines in ((here, names[:2]), (there, names[1::-1])):
+        path.parent.mkdir()
+        path.write_text("\n".join(lines))
+    with pytest.raises(Unfinished):
+        build(settings_for(mpii[0], tmp_path / "set", mpii_val_list=here, share="2/2"))
+    first = build(settings_for(mpii[0], tmp_path / "set", mpii_val_list=there, share="1/2"))
+    again = build(settings_for(mpii[0], tmp_path / "again", mpii_val_list=here))
+    assert first.manifest.set_hash == again.manifest.set_hash
+    assert dict(first.manifest.counts["parts"])["val"] == 2
+    assert build(settings_for(mpii[0], tmp_path / "set", mpii_val_list=here)).manifest == first.manifest
+    here.write_text(names[0])
+    with pytest.raises(InputError, match=r"other settings \(mpii_val_list "):
+        build(settings_for(mpii[0], tmp_path / "set", mpii_val_list=here))
 
 
 def test_raw_data_without_any_sample_is_refused(mpii, tmp_path):
