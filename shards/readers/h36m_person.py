@@ -1,5 +1,6 @@
 """One pose in one frame of Human3.6M -> `Person`, the same for every layout."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -80,6 +81,13 @@ def make_person(
 def is_wanted(frame: int, settings: BuildSettings) -> bool:
     """Whether a frame, counted from 0, is kept."""
     return frame % settings.every == 0 or bool(settings.every_test and frame % settings.every_test == 0)
+
+
+def count_wanted(frames: int, settings: BuildSettings) -> int:
+    """How many of so many frames are kept; not counted one by one, since a damaged file may claim any number."""
+    steps = [settings.every] + ([settings.every_test] if settings.every_test else [])
+    both = math.lcm(*steps)
+    return sum(-(-frames // step) for step in steps) - (-(-frames // both) if len(steps) > 1 else 0)
 
 
 def check_subjects(settings: BuildSettings, found: list[str]) -> None:

@@ -11,24 +11,22 @@ from pathlib import Path
 from typing import Final
 
 import av
-import cdflib
 import numpy as np
 
 from poselib.camera import world_to_camera
 from poselib.errors import InputError
-from poselib.skeleton import H36M_FROM_RAW32
 from shards.readers.checks import FORMULAS, camera_position, choose_convention, skeleton_fault
 from shards.readers.h36m_faults import RELEASE_NAMES, Recording, corrected, fault_lines, left_out
 from shards.readers.h36m_metadata import Camera, Metadata, guess_take, read_metadata
-from shards.readers.h36m_person import Lens, check_subjects, is_wanted, make_person
-from shards.readers.video import decode, open_video
+from shards.readers.h36m_person import Lens, check_subjects, count_wanted, is_wanted, make_person
+from shards.readers.h36m_poses import read_poses
+from shards.readers.video import OtherLength, decode, open_video
 from shards.records import Skipped
 from shards.settings import BuildSettings
 from shards.source import Part, Person, Reader, Survey
 from shards.table import natural_order
 
 POSES: Final = "MyPoseFeatures/D3_Positions"
-RAW_JOINTS: Final = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,28 +99,6 @@ def read(settings: BuildSettings, part: Part) -> Iterator[Person | Skipped]:
         yield from _film(settings, take, name, poses)
 
 
-def read_poses(path: Path) -> np.ndarray:
-    """The 17 joints of a pose file, `f 17 3` mm, world frame.
-
-    Raises:
-        ValueError: not a CDF file, or without the poses of 32 joints.
-    """
-    if not path.is_file():
-        raise ValueError("the pose file is missing, though videos of its recording are there")
-    try:
-        raw = np.asarray(cdflib.CDF(path).varget("Pose"), dtype=np.float64)
-    except Exception as error:  # cdflib lets whatever it meets in damaged bytes escape
-        raise ValueError(f"no readable CDF file with a variable Pose ({type(error).__name__}: {error})") from error
-    if raw.size == 0 or raw.shape[-1] != RAW_JOINTS * 3:
-        raise ValueError(f"Pose must be 1 x frames x {RAW_JOINTS * 3}, found {' x '.join(map(str, raw.shape))}")
-    return raw.reshape(-1, RAW_JOINTS, 3)[:, H36M_FROM_RAW32]
-
-
-def wanted_frames(frames: int, settings: BuildSettings) -> list[int]:
-    """Which of a video's frames are kept, counted from 0."""
-    return [frame for frame in range(frames) if is_wanted(frame, settings)]
-
-
 def faults(settings: BuildSettings) -> tuple[str, ...]:
     """Known faults of the release that concern this set; the studio's data has none."""
     held = {part.content.key for part in parts(settings)}
@@ -141,7 +117,7 @@ def survey(settings: BuildSettings, part: Part) -> Survey:
     poses, fault = _take_poses(settings, take)
     if fault:
         return Survey({}, (), (_lost(settings, take, cameras, poses, fault),))
-    frames = len(wanted_frames(len(poses), settings))
+    frames = count_wanted(len(poses), settings)
     counts: dict[tuple[str, str, str], int] = {}
     notes, damage = [], []
     for name in cameras:
@@ -153,7 +129,7 @@ def survey(settings: BuildSettings, part: Part) -> Survey:
             notes.append(FORMULAS[choose_convention(poses, camera.rotation, vector, camera.intrinsics, size)])
             counts[take.subject, take.action, name] = frames
         except (av.FFmpegError, OSError, ValueError) as error:
-            damage.append(Skipped(file, -1, _reason(error), frames))
+            damage.append(Skipped(file, -1, _reason(error), _lost_frames(error, len(poses), settings)))
     return Survey(counts, tuple(notes), tuple(damage))
 
 
@@ -176,6 +152,11 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+def _lost_frames(error: Exception, poses: int, settings: BuildSettings) -> int:
+    """How many wanted frames a recording has that a video cannot give, as far as poses and video tell."""
+    return count_wanted(max(poses, error.frames) if isinstance(error, OtherLength) else poses, settings)
+
+
 def _videos(raw: Path, subject: str, metadata: Metadata) -> set[tuple[str, str]]:
     """Recordings and cameras of a subject's videos; others than the four known cameras are left alone."""
     pairs = [path.stem.rpartition(".") for path in (raw / subject / "Videos").glob("*.mp4")]
@@ -191,7 +172,7 @@ def _lost(settings: BuildSettings, take: Take, cameras: list[str], poses: np.nda
             open_video(settings.raw / take.video_file(name)) as container,
         ):
             frames = frames or container.streams.video[0].frames
-    return Skipped(take.pose_file, -1, fault, max(1, len(wanted_frames(frames, settings))) * len(cameras))
+    return Skipped(take.pose_file, -1, fault, max(1, count_wanted(frames, settings)) * len(cameras))
 
 
 def _take_poses(settings: BuildSettings, take: Take) -> tuple[np.ndarray, str]:
@@ -206,11 +187,11 @@ def _take_poses(settings: BuildSettings, take: Take) -> tuple[np.ndarray, str]:
 def _film(settings: BuildSettings, take: Take, name: str, poses: np.ndarray) -> Iterator[Person | Skipped]:
     """One video: a person or a note of damage for each wanted frame; what a broken video lacks is noted as one."""
     file = take.video_file(name)
-    wanted = wanted_frames(len(poses), settings)
+    wanted = [frame for frame in range(len(poses)) if is_wanted(frame, settings)]
     camera = take.cameras[name]
     lens = Lens(camera.intrinsics, camera.distortion)
     place: np.ndarray | None = None
-    done, reason = 0, "the video ends before its poses do"
+    done, lost, reason = 0, len(wanted), "the video ends before its poses do"
     try:
         for index, frame in decode(settings.raw / file, len(poses), wanted):
             if frame is not None and place is None:
@@ -222,9 +203,9 @@ def _film(settings: BuildSettings, take: Take, name: str, poses: np.ndarray) -> 
             joints_mm = world_to_camera(poses[index], camera.rotation, place)
             yield make_person(settings, take, name, lens, index, file, frame, joints_mm)
     except (av.FFmpegError, OSError, ValueError) as error:
-        reason = _reason(error)
-    if done < len(wanted):
-        yield Skipped(file, wanted[done] if done else -1, reason, len(wanted) - done)
+        lost, reason = _lost_frames(error, len(poses), settings), _reason(error)
+    if done < lost:
+        yield Skipped(file, wanted[done] if done else -1, reason, lost - done)
 
 
 def _place(camera: Camera, poses: np.ndarray, frame: np.ndarray) -> np.ndarray:

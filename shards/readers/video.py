@@ -19,12 +19,21 @@ COUNTS_DIFFER: Final = 0.1
 """Videos of the release run on for some frames after the last pose; beyond this share they belong to another pose."""
 
 
+class OtherLength(ValueError):
+    """A video of so many `frames` that it must belong to other poses."""
+
+    def __init__(self, frames: int, poses: int) -> None:
+        super().__init__(f"the video has {frames} frames, its pose file {poses}")
+        self.frames = frames
+
+
 @contextmanager
 def open_video(path: Path, poses: int | None = None) -> Iterator[av.container.InputContainer]:
     """A video that may belong to this many poses.
 
     Raises:
-        ValueError: it is missing, holds no video, or far more frames.
+        ValueError: it is missing or holds no video.
+        OtherLength: it has far more frames.
     """
     if not path.is_file():
         raise ValueError("the video is missing, though its poses and other videos of this camera are there")
@@ -33,7 +42,7 @@ def open_video(path: Path, poses: int | None = None) -> Iterator[av.container.In
             raise ValueError("the file holds no video")
         frames = container.streams.video[0].frames
         if poses is not None and frames > poses * (1 + COUNTS_DIFFER) + 1:
-            raise ValueError(f"the video has {frames} frames, its pose file {poses}")
+            raise OtherLength(frames, poses)
         yield container
 
 

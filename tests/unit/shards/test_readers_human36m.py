@@ -1,4 +1,5 @@
 import shutil
+import signal
 
 import cv2
 import numpy as np
@@ -8,9 +9,10 @@ from poselib.camera import apply_affine, back_project, project, world_to_camera
 from poselib.errors import InputError
 from poselib.skeleton import H36M_FROM_RAW32
 from shards.build import build
-from shards.readers import READERS, find_reader
+from shards.readers import READERS, find_reader, h36m_poses
 from shards.readers import human36m as reader
 from shards.readers.h36m_metadata import guess_take, read_metadata, rotation_matrix
+from shards.readers.h36m_person import count_wanted, is_wanted
 from shards.records import Skipped
 from shards.settings import BuildSettings
 from shards.source import Person
@@ -107,8 +109,33 @@ def test_the_picture_shows_the_joint_where_the_sample_says(human36m, tmp_path, l
 
 def test_frames_kept_are_counted_from_zero(human36m, tmp_path):
     settings = settings_for(human36m.raw, tmp_path, every=5, every_test=4)
-    assert reader.wanted_frames(12, settings) == [0, 4, 5, 8, 10]
-    assert reader.wanted_frames(12, settings_for(human36m.raw, tmp_path, every=7, every_test=0)) == [0, 7]
+    assert [frame for frame in range(12) if is_wanted(frame, settings)] == [0, 4, 5, 8, 10]
+    for every, every_test in ((5, 4), (7, 0), (4, 6), (1, 64), (5, 5)):
+        settings = settings_for(human36m.raw, tmp_path, every=every, every_test=every_test)
+        kept = [is_wanted(frame, settings) for frame in range(70)]
+        assert [count_wanted(frames, settings) for frames in range(71)] == [sum(kept[:n]) for n in range(71)]
+    assert count_wanted(2**40, settings) == -(-(2**40) // 5)
+
+
+def test_a_pose_file_whose_records_run_in_circles_is_damaged(human36m, tmp_path, monkeypatch):
+    content = bytearray((human36m.raw / "S1/MyPoseFeatures/D3_Positions/Directions.cdf").read_bytes())
+
+    def number(place: int) -> int:
+        return int.from_bytes(content[place : place + 8], "big")
+
+    overview = number(20)
+    variable = number(overview + 20)
+    content[overview + 60 : overview + 64] = (2**31 - 1).to_bytes(4, "big")  # so many variables
+    content[variable + 12 : variable + 20] = variable.to_bytes(8, "big")  # the next variable is itself
+    content[variable + 84 : variable + 88] = b"Nose"
+    path = tmp_path / "circle.cdf"
+    path.write_bytes(content)
+    monkeypatch.setattr(h36m_poses, "READING_S", 0.2)
+    handler = signal.getsignal(signal.SIGVTALRM)
+    with pytest.raises(ValueError, match=r"no readable CDF file .*TimeoutError: its records lead nowhere"):
+        h36m_poses.read_poses(path)
+    assert signal.getsignal(signal.SIGVTALRM) == handler
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
 
 
 def test_the_known_faulty_video_is_left_out_and_named(human36m, tmp_path):
