@@ -65,7 +65,6 @@ def predict(settings: PredictSettings) -> None:
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    console = Console(stderr=True)
     predictor = Predictor.load(
         settings.run,
         weights=settings.weights,
@@ -74,11 +73,17 @@ def predict(settings: PredictSettings) -> None:
         flip_test=settings.flip_test,
         batch=settings.batch,
     )
+    counts, drawn = predict_inputs(settings, predictor)
+    _conclude(settings, predictor, counts, drawn)
+
+
+def predict_inputs(settings: PredictSettings, predictor: Predictor) -> tuple[Counts, bool]:
+    """Everything that the inputs name; what was done, and whether overlays were drawn."""
     finder = box_finder(settings, predictor.device)
     inputs, problems = find_inputs(settings.inputs, settings.out)
     settings.out.mkdir(parents=True, exist_ok=True)
     workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
-    counts = Counts()
+    counts, console = Counts(), Console(stderr=True)
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(workers, "pictures"))
         writing, gathering = (stack.enter_context(ThreadPoolExecutor(1, name)) for name in ("writing", "gathering"))
@@ -98,7 +103,7 @@ def predict(settings: PredictSettings) -> None:
             written = writing.submit(desk.deliver, group, answers)
         if written is not None:
             written.result()
-    _conclude(settings, predictor, counts, overlays)
+    return counts, bool(overlays.written)
 
 
 def box_finder(settings: PredictSettings, device: torch.device) -> BoxFinder:
@@ -202,7 +207,7 @@ def gather(prepared: Iterable[Prepared], batch: int) -> Iterator[list[Prepared]]
         yield group
 
 
-def _conclude(settings: PredictSettings, predictor: Predictor, counts: Counts, overlays: Overlays) -> None:
+def _conclude(settings: PredictSettings, predictor: Predictor, counts: Counts, drawn: bool) -> None:
     """What was assumed, what was made, and what was left out."""
     console = Console()
 
@@ -224,7 +229,7 @@ def _conclude(settings: PredictSettings, predictor: Predictor, counts: Counts, o
             f"{counts.default_focal} pictures do not say their focal length: {settings.fov_deg:g} degrees along the"
             " longer side were assumed; --focal_px gives it"
         )
-    drawn = f", drawn in {settings.out / 'overlays'}" if overlays.written else ""
-    say(f"{counts.people} people in {counts.pictures} pictures: {settings.out / 'poses.json'}{drawn}")
+    where = f", drawn in {settings.out / 'overlays'}" if drawn else ""
+    say(f"{counts.people} people in {counts.pictures} pictures: {settings.out / 'poses.json'}{where}")
     if counts.left_out:
         raise LeftOut(f"{counts.left_out} left out, each named above and in {settings.out / 'poses.json'}")
