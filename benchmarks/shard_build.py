@@ -3,8 +3,7 @@
 Synthetic videos in the official layout of Human3.6M, 1000 x 1000 px. Two recordings are rendered; hard links under the
 names of others make the set as large as `--recordings` says. The bare loop takes frames and regions from a finished
 set and must come to the same number of JPEG bytes. Both run in the same pool of processes, started anew each time, so
-process start is in both times (and the import of torch, for webdataset's TarWriter, in that of the build alone). They
-take turns; the ratio is the median over rounds.
+process start is in both times. They take turns; the ratio is the median over rounds.
 
     python benchmarks/shard_build.py [--workers 0] [--recordings 12] [--frames 300] [--rounds 3] [--data DIR]
 """

@@ -4,11 +4,13 @@ import dataclasses
 import hashlib
 import io
 import json
+import multiprocessing
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,6 +18,9 @@ from shards.atomic import write_whole, written_whole
 from shards.records import Shard, Skipped
 from shards.sample import Names
 from shards.table import read_table
+
+if TYPE_CHECKING:
+    from webdataset.writer import TarWriter
 
 
 class Storable(Protocol):
@@ -108,12 +113,28 @@ def _write_tar(path: Path, samples: Iterator[Storable]) -> list[Names]:
     first = next(samples, None)
     if first is None:
         return []
-    from webdataset.writer import TarWriter  # brings torch along: two seconds that readers of shards need not wait
-
     names = []
     # The context of a TarWriter only closes it, so an error inside still reaches `written_whole`.
-    with written_whole(path) as stream, TarWriter(stream, user="", group="", mtime=0, encoder=False) as tar:
+    with written_whole(path) as stream, _tar_writer()(stream, user="", group="", mtime=0, encoder=False) as tar:
         for sample in chain([first], samples):
             tar.write(sample.members())
             names.append(sample.names)
     return names
+
+
+def _tar_writer() -> type["TarWriter"]:
+    """webdataset's writer, imported when a tar is written, since webdataset brings torch along for its loaders.
+
+    Where there is no torch it does without. So it does in a worker, which loads no data: that saves each of them more
+    than a second of computing and 180 MiB.
+    """
+    is_worker = multiprocessing.parent_process() is not None
+    hidden = is_worker and "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # Python's way to say that a module is not there
+    try:
+        from webdataset.writer import TarWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return TarWriter

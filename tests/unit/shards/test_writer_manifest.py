@@ -2,6 +2,7 @@ import dataclasses
 import json
 import pickle
 import shutil
+import sys
 import tarfile
 import zlib
 
@@ -15,6 +16,7 @@ from shards.records import read_manifest
 from shards.sample import NUMERIC_SIZE, decode_names, decode_vector
 from shards.settings import BuildSettings
 from shards.table import merge_tables, natural_order, row_type
+from shards.workers import run_apart
 
 pytestmark = pytest.mark.unit
 
@@ -39,6 +41,18 @@ def test_a_sample_is_three_members_in_a_fixed_order_with_nothing_of_the_machine_
     assert [m.name.split(".")[1] for m in members[:6]] == ["jpg", "json", "npy"] * 2
     assert len({m.name for m in members}) == len(members) == 3 * manifest.shards[0].samples
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o444)}
+
+
+def build_in_worker(settings) -> tuple[str, bool]:
+    """The set's hash, and whether the process that made it holds torch."""
+    return build(settings).manifest.set_hash, "torch" in sys.modules
+
+
+def test_a_worker_writes_the_same_bytes_without_torch(human36m, finished, tmp_path):
+    settings = BuildSettings(raw=human36m.raw, out=tmp_path, workers=1, stored_px=64)
+    (set_hash, has_torch), _ = run_apart(build_in_worker, settings)
+    assert set_hash == read_manifest(finished / "manifest.json").set_hash
+    assert not has_torch
 
 
 def test_the_manifest_says_exactly_this(finished):
