@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import gammainc
 
+from poselib.settings import ModelSettings
+
 NEAR_MM: Final = 150.0
 """The distance that a joint's confidence speaks of: that of 3D PCK."""
 
@@ -70,6 +72,28 @@ def calibrate(spread_mm: Float[np.ndarray, "..."], error_mm: Float[np.ndarray, "
         ratio=_rms(error) / max(_rms(spread), 0.01),
         rank_correlation=_spearman(spread, error),
     )
+
+
+def deviation_to_mm(
+    deviation: Float[np.ndarray, "n j 3"],
+    stored_from_crop: Float[np.ndarray, "n 2 3"],
+    root_depth_mm: Float[np.ndarray, " n"],
+    intrinsics: Float[np.ndarray, "n 4"],
+    model: ModelSettings,
+) -> Float[np.ndarray, "n j 3"]:
+    """Standard deviations in volume units to mm, across the picture at the pelvis' depth.
+
+    Args:
+        deviation: `n j 3`, along u, v, z.
+        stored_from_crop: `n 2 3`, affine maps from crop pixels to those of the intrinsics, without rotation.
+        root_depth_mm: `n` mm.
+        intrinsics: `n 4`, fx fy cx cy in px.
+        model: the crop's size and the depth range.
+    """
+    crop_px = np.abs(stored_from_crop[:, [0, 1], [0, 1]]) * np.array([model.crop_width, model.crop_height])
+    across = crop_px * root_depth_mm[:, None] / intrinsics[:, :2]
+    along = np.full_like(across[:, :1], model.depth_range_mm)
+    return deviation * np.concatenate([across, along], axis=1)[:, None]
 
 
 def joint_spread_mm(deviation_mm: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "..."]:

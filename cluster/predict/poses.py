@@ -21,7 +21,7 @@ from cluster.predict.crops import Crops, cut
 from cluster.predict.settings import Aspect, CameraSettings, Device, Weights
 from cluster.predict.trained import find_model
 from cluster.weights import SavedModel, load_model
-from poselib.calibration import confidence, joint_spread_mm
+from poselib.calibration import confidence, deviation_to_mm, joint_spread_mm
 from poselib.camera import apply_affine
 from poselib.metrics import root_relative
 from poselib.model.spread import joints_and_spread
@@ -196,10 +196,9 @@ class Predictor:
         else:
             roots, origin = depth_from_limbs(joints_px, depth_mm, intrinsics, assumed.stature_mm), "bone lengths"
         camera_mm = decode(answers.uvz, crops.frame_from_crop, roots, intrinsics, None, self.model)
-        frame_px = crops.frame_from_crop[:, [0, 1], [0, 1]] * (self.model.crop_width, self.model.crop_height)
-        mm = np.concatenate([frame_px * roots[:, None] / intrinsics[:, :2], np.full((count, 1), 1.0)], axis=1)
-        mm[:, 2] = self.model.depth_range_mm
-        spread = joint_spread_mm(answers.deviation * mm[:, None])
+        spread = joint_spread_mm(
+            deviation_to_mm(answers.deviation, crops.frame_from_crop, roots, intrinsics, self.model)
+        )
         sure, relative = confidence(spread), root_relative(camera_mm)
         return [
             Pose(
