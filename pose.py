@@ -151,6 +151,23 @@ COMMANDS = {
         ("pose runs gc", "pose runs gc /shared/runs --keep 2 --apply true"),
         ("runs_dir",),
     ),
+    "tune": Command(
+        "tune.settings:TuneSettings",
+        "tune.search:search",
+        "search settings with Ray Tune; --resume NAME goes on with a search",
+        (
+            "pose tune --config tune/pyramid.yaml --data.h36m data/shards/h36m",
+            "pose tune --config tune/speed.yaml --search.trials 40 --search.gpus 1",
+            "pose tune --resume pyramid --search.trials 60",
+        ),
+    ),
+    "tune best": Command(
+        "tune.settings:BestSettings",
+        "tune.best:print_best",
+        "print the best trial of a search as a YAML for pose train",
+        ("pose tune best pyramid > best.yaml",),
+        ("name",),
+    ),
     "doctor": Command(
         "cluster.doctor.settings:DoctorSettings",
         "cluster.doctor.command:doctor",

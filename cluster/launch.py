@@ -37,7 +37,7 @@ def train(run: Run) -> None:
     """
     world = current_world()
     if world is None:
-        ranks = run.engine.ranks or _default_ranks(run.engine.device)
+        ranks = run.engine.ranks or default_ranks(run.engine.device)
         if ranks > 1:
             from cluster.preflight import check
 
@@ -85,7 +85,7 @@ def _be_rank_of_job(run: Run, world: World) -> None:
         stop.ignore()
 
 
-def _default_ranks(device: str) -> int:
+def default_ranks(device: str) -> int:
     """One rank per GPU; without GPUs two where two cores are, so that the distributed way is the usual way."""
     if device != "cpu" and any(Path(trace).exists() for trace in _CUDA_TRACES):
         import torch

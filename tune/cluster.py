@@ -1,0 +1,154 @@
+"""Ray: started on this machine or joined, and the trials handed to it."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tune.configuration import mutable
+from tune.settings import TuneSettings
+from tune.space import Choice, Space, list_domain
+
+if TYPE_CHECKING:
+    from tune.search import Search
+
+_OBJECT_STORE: Final = 100 * 2**20
+"""Bytes; trials exchange numbers alone."""
+_ENVIRONMENT: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are the driver's own
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # with `verbose=0`: none at all
+}
+"""What Ray reads when it is imported: no reports home, no working folders and loggers of its own."""
+
+
+def run_trials(search: "Search", count: int) -> None:
+    """Run up to `count` trials, those of an earlier start first; returns when all have ended or the search is over."""
+    os.environ |= _ENVIRONMENT
+    import ray
+    from ray import tune
+
+    from tune.searcher import SearchOver, SpaceSearcher
+    from tune.trial import Trial
+
+    settings = search.settings
+    _start_ray(settings)
+    try:
+        for name in ("ray.tune", "ray.train"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # how trials end, the driver says itself
+        wanted = settings.search
+        searcher = SpaceSearcher(search.space, wanted, search.folder, search.is_over, search.on_change)
+        with_checkpoints = wanted.scheduler == "pbt"
+        tuner = tune.Tuner(
+            tune.with_resources(Trial, {"cpu": wanted.cpus, "gpu": wanted.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=_SCHEDULERS[wanted.scheduler](settings, search.space),
+                num_samples=count,
+                max_concurrent_trials=wanted.parallel or None,
+                trial_name_creator=lambda trial: trial.trial_id,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=str(_empty(search.folder / "ray")),
+                stop=SearchOver(search.is_over),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=wanted.retries),
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_frequency=1 if with_checkpoints else 0,
+                    num_to_keep=2 if with_checkpoints else None,
+                    checkpoint_at_end=False,
+                ),
+            ),
+        )
+        tuner.fit()
+    finally:
+        ray.shutdown()
+
+
+def _start_ray(settings: TuneSettings) -> None:
+    """Join the Ray cluster that RAY_ADDRESS names, or start one on this machine's loopback."""
+    import ray
+
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        return
+    cores = len(os.sched_getaffinity(0))
+    ray.init(
+        num_cpus=max(cores, int(settings.search.cpus)),
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+    )
+
+
+def _no_scheduler(settings: TuneSettings, space: Space) -> Any:
+    from ray.tune.schedulers import FIFOScheduler
+
+    return FIFOScheduler()
+
+
+def _asha(settings: TuneSettings, space: Space) -> Any:
+    from ray.tune.schedulers import ASHAScheduler
+
+    from tune.trial import ray_name
+
+    search = settings.search
+    return ASHAScheduler(
+        time_attr="epochs",
+        metric=ray_name(search.metrics[0]),
+        mode=search.modes[0],
+        max_t=settings.epochs,
+        grace_period=min(search.grace_epochs, settings.epochs),
+        reduction_factor=search.reduction,
+    )
+
+
+def _pbt(settings: TuneSettings, space: Space) -> Any:
+    from ray import tune
+    from ray.tune.schedulers import PopulationBasedTraining
+
+    from tune.trial import ray_name
+
+    search, domains = settings.search, mutable(space)
+
+    def keep_within(config: dict[str, Any]) -> dict[str, Any]:
+        """PBT multiplies; what leaves its range comes back to the end."""
+        values = {
+            key: value if isinstance(domains[key], Choice) else domains[key].clip(value)  # type: ignore[union-attr]
+            for key, value in config["values"].items()
+        }
+        return config | {"values": values}
+
+    mutations: dict[str, Any] = {}
+    for key, domain in domains.items():
+        if isinstance(domain, Choice) or domain.step or domain.whole:
+            mutations[key] = list_domain(domain)
+        else:
+            mutations[key] = (tune.loguniform if domain.log else tune.uniform)(domain.low, domain.high)
+    return PopulationBasedTraining(
+        time_attr="epochs",
+        metric=ray_name(search.metrics[0]),
+        mode=search.modes[0],
+        perturbation_interval=search.perturb_epochs,
+        hyperparam_mutations={"values": mutations},
+        custom_explore_fn=keep_within,
+    )
+
+
+_SCHEDULERS: Final = {"none": _no_scheduler, "asha": _asha, "pbt": _pbt}
+
+
+def _empty(folder: Path) -> Path:
+    """A folder for what Ray writes; nothing in it outlives a start."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder

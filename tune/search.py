@@ -1,0 +1,222 @@
+"""`pose tune`: a search from its YAML to its best trial. Ray runs the trials; this process drives and records."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from rich.console import Console
+
+from cluster.config import dump, flatten, load
+from cluster.run_folder import RUN_YAML, held
+from cluster.tracking.journal import JOURNAL_NAME, Journal
+from cluster.tracking.provenance import provenance_tags
+from cluster.tracking.search import start_search_delivery
+from poselib.errors import InputError
+from shards.atomic import write_whole
+from tune.configuration import check_space, folder_of
+from tune.records import SEARCH_YAML, TrialRecord, read_trials
+from tune.settings import SearchSettings, TuneSettings
+from tune.space import Space, label, read_space
+
+_LIMITS: Final = ("trials", "hours", "parallel", "cpus", "gpus")
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def search(settings: TuneSettings) -> None:
+    """`pose tune`: check everything, run the trials that are missing, name the best.
+
+    Raises:
+        InputError: the space, the data or the folder do not fit; nothing was started.
+    """
+    console = Console()
+    resumed = bool(settings.resume)
+    settings = _resumed(settings) if resumed else settings
+    space = read_space(settings.space)
+    folder = folder_of(settings)
+    if not resumed:
+        _refuse_existing(settings, folder)
+    with console.status("holding the space against settings and shards"):
+        count = check_space(settings, space)
+    with held(folder):
+        write_whole(folder / SEARCH_YAML, dump(settings).encode())
+        Search(settings, space, folder, console, count).run()
+
+
+class Search:
+    """A search on its way: its journal, its trials' records, and when to stop.
+
+    Args:
+        settings: of the search.
+        space: to choose from.
+        folder: of the search, which this process holds.
+        console: for the user.
+        checked: how many configurations were tried beforehand.
+    """
+
+    def __init__(self, settings: TuneSettings, space: Space, folder: Path, console: Console, checked: int) -> None:
+        self.settings, self.space, self.folder, self.console = settings, space, folder, console
+        self.checked = checked
+        self.records = {record.number: record for record in read_trials(folder)}
+        self.began = time.monotonic()
+        self.stopped_by = ""
+
+    def run(self) -> None:
+        """Run trials until there are enough, or a limit or signal says stop."""
+        self._announce()
+        tracking, late = replace(self.settings.tracking), ""
+        with Journal(self.folder) as self.journal:
+            self._describe()
+            delivery = start_search_delivery(self.folder, tracking)
+            status = "failed"
+            try:
+                with self._listening():
+                    self._run_trials()
+                status = "stopped" if self.stopped_by else "finished"
+            finally:
+                self.journal.status(status)  # type: ignore[arg-type]
+                late = delivery.finish(120.0)
+        if late:
+            self._say(late)
+        self._last_line()
+
+    def is_over(self) -> bool:
+        """Whether the search is to stop with trials on their way."""
+        hours = self.settings.search.hours
+        if hours and not self.stopped_by and time.monotonic() - self.began > 3600 * hours:
+            self.stopped_by = f"search.hours = {hours:g}"
+        return bool(self.stopped_by)
+
+    def on_change(self, record: TrialRecord) -> None:
+        """A trial was proposed or has ended."""
+        self.records[record.number] = record
+        ended = [one for one in self.records.values() if one.status != "waiting"]
+        if record.status == "waiting":
+            return
+        first = self.settings.search.metrics[0]
+        score = f", best {first} {record.scores[first]:.4g}" if first in record.scores else ""
+        why = f" ({record.reason})" if record.reason else ""
+        self._say(f"[{len(ended)}/{self.settings.search.trials}] {record.name} {record.status}{score}{why}")
+        best = best_trial(list(self.records.values()), self.settings.search, first)
+        values = {"search/ended": len(ended), "search/failed": sum(one.status == "failed" for one in ended)}
+        values |= {f"search/best/{name}": score for name, score in best.scores.items()} if best else {}  # type: ignore[misc]
+        self.journal.metrics(len(ended), values)
+
+    def _run_trials(self) -> None:
+        """Hand the trials that are missing to Ray."""
+        ended = sum(record.status != "waiting" for record in self.records.values())
+        missing = self.settings.search.trials - ended
+        if missing <= 0:
+            return
+        from tune.cluster import run_trials  # Ray takes seconds to import
+
+        run_trials(self, missing)
+
+    def _announce(self) -> None:
+        search = self.settings.search
+        ended = sum(record.status != "waiting" for record in self.records.values())
+        done = f", {ended} of them done before" if ended else ""
+        self._say(
+            f"{self.folder}: {search.trials} trials{done} of {', '.join(self.settings.space)};"
+            f" {search.searcher}, scheduler {search.scheduler}; {self.checked} configurations checked"
+        )
+
+    def _describe(self) -> None:
+        """The search's settings for the tracker."""
+        self.journal.params(
+            flatten(self.settings.search) | {f"space.{k}": label(v) for k, v in self.settings.space.items()}
+        )
+        words = f"Search of {', '.join(self.settings.space)}; its trials are nested below."
+        tags = {
+            "tune.searcher": self.settings.search.searcher,
+            "tune.scheduler": self.settings.search.scheduler,
+            "tune.study": self.settings.name,
+            "tune.kind": "search",
+        }
+        self.journal.tags(provenance_tags(self.folder, words) | tags)
+        self.journal.artifact(SEARCH_YAML)
+        self.journal.status("running")
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Signals ask for a stop that saves; a second one changes nothing."""
+
+        def stop(number: int, _frame: FrameType | None) -> None:
+            if not self.stopped_by:
+                self.stopped_by = signal.Signals(number).name
+                self._say(f"{self.stopped_by}: waiting for the trials to save")
+
+        previous = {number: signal.signal(number, stop) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _last_line(self) -> None:
+        name, records = self.settings.name, list(self.records.values())
+        if self.stopped_by:
+            self._say(f"stopped by {self.stopped_by}; go on with: pose tune --resume {name}")
+            return
+        search = self.settings.search
+        failed = sum(record.status == "failed" for record in records)
+        best = best_trial(records, search, search.metrics[0])
+        if best is None:
+            raise InputError(f"none of the {len(records)} trials gave a score; {self.folder}/t*/train.log say why")
+        scores = ", ".join(f"{key} {value:.4g}" for key, value in best.scores.items())
+        failures = f", {failed} of them failed" if failed else ""
+        where = "" if self.settings.runs_dir == Path("runs") else f" --runs_dir {self.settings.runs_dir}"
+        self._say(
+            f"{len(records)} trials{failures}; the best is {best.name}: {scores}; next: pose tune best {name}{where}"
+        )
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def best_trial(records: list[TrialRecord], search: SearchSettings, metric: str) -> TrialRecord | None:
+    """The trial of the best score that has not failed; the earlier one of equals."""
+    sign = 1 if search.modes[search.metrics.index(metric)] == "min" else -1
+    scored = [record for record in records if metric in record.scores and record.status != "failed"]
+    return min(scored, key=lambda record: (sign * record.scores[metric], record.number), default=None)
+
+
+def load_search(runs_dir: Path, name: str) -> TuneSettings:
+    """The settings that a search was started with.
+
+    Raises:
+        InputError: there is no such search.
+    """
+    path = runs_dir / name / SEARCH_YAML
+    if not path.is_file():
+        known = sorted(found.parent.name for found in runs_dir.glob(f"*/{SEARCH_YAML}"))
+        there = f"there are {', '.join(known)}" if known else f"there is none in {runs_dir}"
+        raise InputError(f"{runs_dir / name} is no search: {there}")
+    return replace(load(TuneSettings, path), runs_dir=runs_dir)
+
+
+def _resumed(given: TuneSettings) -> TuneSettings:
+    """The settings of the search to go on with, under the limits that are given now."""
+    settings = load_search(given.runs_dir, given.resume)
+    defaults, now = flatten(TuneSettings(resume=given.resume, runs_dir=given.runs_dir)), flatten(given)
+    changed = [key for key, value in now.items() if defaults.get(key) != value]
+    strange = [key for key in changed if key not in {f"search.{name}" for name in _LIMITS}]
+    if strange:
+        raise InputError(f"--resume takes the settings that {given.resume} was started with, not {', '.join(strange)}")
+    limits = {key.removeprefix("search."): getattr(given.search, key.removeprefix("search.")) for key in changed}
+    return replace(settings, search=replace(settings.search, **limits))
+
+
+def _refuse_existing(settings: TuneSettings, folder: Path) -> None:
+    """Never mix a search with another, or with a run."""
+    if (folder / SEARCH_YAML).is_file():
+        raise InputError(
+            f"{folder} holds a search already; go on with it by `pose tune --resume {settings.name}`, or give this one"
+            " another name"
+        )
+    if any((folder / name).exists() for name in (RUN_YAML, JOURNAL_NAME)):
+        raise InputError(f"{folder} holds a run; give the search another name")

@@ -1,0 +1,113 @@
+"""Settings of searches. No torch and no Ray here."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from cluster.settings import DataSettings, Run
+from poselib.settings import check_at_least
+
+Mode = Literal["min", "max"]
+SPLIT_WITHOUT_VAL: Final = "search.metrics must not hold val/... for a data.split without validation subjects"
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How a space is searched.
+
+    Attributes:
+        searcher: `random` draws, `grid` takes every combination of the lists, `tpe` and `nsga2` are Optuna's.
+        scheduler: `asha` ends poor trials early, `pbt` has them go on from good ones with changed settings.
+        metrics: what is judged, by its name in `metrics.jsonl`; several give a front, for `random`, `grid`, `tpe` and
+            `nsga2` without a scheduler.
+        modes: whether each metric is to become small or large; one of these per metric.
+        trials: how many; a grid ends by itself where it has fewer.
+        hours: after these, what runs is stopped with a checkpoint and the search can be resumed; 0 sets no limit.
+        parallel: trials at the same time; 0 takes as many as the CPUs and GPUs hold.
+        cpus: CPU cores set aside for a trial.
+        gpus: GPUs set aside for a trial; below 1, trials share one.
+        retries: new starts of a trial whose process on the cluster was lost; it goes on from its checkpoint.
+        seed: of what is drawn.
+        grace_epochs: epochs that `asha` gives every trial.
+        reduction: of so many trials `asha` lets the best one go on.
+        perturb_epochs: epochs after which `pbt` compares; a multiple of `validate_every`.
+    """
+
+    searcher: Literal["random", "grid", "tpe", "nsga2"] = "tpe"
+    scheduler: Literal["none", "asha", "pbt"] = "none"
+    metrics: tuple[str, ...] = ("val/mpjpe_mm",)
+    modes: tuple[Mode, ...] = ("min",)
+    trials: int = 16
+    hours: float = 0.0
+    parallel: int = 0
+    cpus: float = 1.0
+    gpus: float = 0.0
+    retries: int = 1
+    seed: int = 0
+    grace_epochs: int = 1
+    reduction: int = 3
+    perturb_epochs: int = 5
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        check_at_least(self, 1, "trials", "grace_epochs", "perturb_epochs")
+        check_at_least(self, 0, "hours", "parallel", "cpus", "gpus", "seed", "retries")
+        if self.reduction < 2:
+            raise ValueError(f"reduction must be at least 2, not {self.reduction}")
+        if not self.metrics or len(set(self.metrics)) != len(self.metrics):
+            raise ValueError(f"metrics must be one or more different names, not {list(self.metrics)}")
+        if len(self.modes) != len(self.metrics):
+            raise ValueError(f"modes must be {len(self.metrics)}, one per metric, not {len(self.modes)}")
+        if len(self.metrics) > 1 and self.scheduler != "none":
+            raise ValueError(f"scheduler must be none for several metrics: {self.scheduler} compares by one")
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(f"gpus must be a whole number or below 1, not {self.gpus}")
+
+
+@dataclass(frozen=True)
+class TuneSettings(Run):
+    """A run whose settings are searched: what `space` leaves alone is the same in every trial.
+
+    Attributes:
+        name: of the search; its folder is `runs_dir/name`.
+        data: shard sets and split.
+        space: setting -> what it may be, see docs/tuning.md.
+        search: how the space is searched.
+        resume: name of a search to go on with; only `runs_dir` and the limits `search.trials`,
+            `hours`, `parallel`, `cpus` and `gpus` may stand beside it.
+    """
+
+    name: str = "search"
+    data: DataSettings = field(default_factory=lambda: DataSettings(h36m=""))
+    space: dict[str, Any] = field(default_factory=dict)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    resume: str = ""
+
+    def __post_init__(self) -> None:
+        """Check every value; errors name the setting and the valid range."""
+        super().__post_init__()
+        if self.resume:
+            return
+        if not self.data.h36m:
+            raise ValueError("data.h36m must be given: the shard set of Human3.6M")
+        if not self.space:
+            raise ValueError("space must hold at least one setting and what it may be")
+        if any(name.startswith("val/") for name in self.search.metrics) and not self.data.subjects("val"):
+            raise ValueError(f"{SPLIT_WITHOUT_VAL}, as {self.data.split} is")
+        if self.search.perturb_epochs % self.validate_every and self.search.scheduler == "pbt":
+            raise ValueError(f"search.perturb_epochs must be a multiple of validate_every = {self.validate_every}")
+
+
+@dataclass(frozen=True)
+class BestSettings:
+    """The best trial of a search, as a YAML for `pose train`.
+
+    Attributes:
+        name: of the search.
+        runs_dir: where it lives.
+        metric: which of its metrics decides; empty takes the first.
+    """
+
+    name: str
+    runs_dir: Path = Path("runs")
+    metric: str = ""

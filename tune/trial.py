@@ -1,0 +1,71 @@
+"""A trial as Ray sees it. The work is `pose train`'s: see tune/training.py."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from ray import tune
+
+from cluster.config import load
+from cluster.tracking.files import read_json, write_json
+from tune.configuration import trial_run
+from tune.records import IDS, SEARCH_YAML
+from tune.settings import TuneSettings
+from tune.training import Report, Training
+
+_POINTER: Final = "pointer.json"
+
+
+class Trial(tune.Trainable):
+    """Starts the ranks of one trial at the first step, reports each validation, and stops them when Ray says so.
+
+    Its checkpoints in Ray are a few bytes that point at the run folder, which holds the real ones.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Find the trial's folder: it belongs to Ray's trial, while settings may come from another trial."""
+        self.search = Path(config["search"])
+        settings = load(TuneSettings, self.search / SEARCH_YAML)
+        name = (self.search / IDS / self.trial_id).read_text()
+        self.training = Training(
+            trial_run(settings, config["values"], name), settings.search.metrics, Path(config["project"])
+        )
+        self.mode = settings.search.modes[0]
+        self.best: dict[str, float] = {}
+        self.step_done = 0
+
+    def step(self) -> dict[str, Any]:
+        """The next validation."""
+        report = self.training.next()
+        self.step_done = report.step
+        self._keep_best(report)
+        scores = {ray_name(name): value for name, value in report.scores.items()}
+        best = {f"best_{ray_name(name)}": value for name, value in self.best.items()}
+        return scores | best | {"epochs": report.epochs, "done": report.last}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Point at the run folder."""
+        pointer = {"trial": self.training.run.name, "step": self.step_done, "best": self.best}
+        write_json(Path(checkpoint_dir) / _POINTER, pointer)
+
+    def load_checkpoint(self, checkpoint_dir: Any) -> None:
+        """Go on in the own folder, or from the state of the trial that is pointed at."""
+        pointer = read_json(Path(checkpoint_dir) / _POINTER)
+        self.best, self.step_done = pointer["best"], pointer["step"]
+        if pointer["trial"] == self.training.run.name:
+            self.training.skip_to(self.step_done)
+        else:
+            self.training.take_over(self.search / pointer["trial"], self.step_done)
+
+    def cleanup(self) -> None:
+        """Have the training save and end."""
+        self.training.stop()
+
+    def _keep_best(self, report: Report) -> None:
+        (first, value), sign = next(iter(report.scores.items())), 1 if self.mode == "min" else -1
+        if not self.best or sign * value < sign * self.best[first]:
+            self.best = dict(report.scores)
+
+
+def ray_name(metric: str) -> str:
+    """A metric's name in Ray, to which a slash means nesting."""
+    return metric.replace("/", ".")
