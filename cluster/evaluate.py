@@ -161,6 +161,8 @@ def protocol_card(run: Run, source: Source, settings: EvaluateSettings, saved: S
         "depth range mm": run.model.depth_range_mm,
         "z scaled with zoom": run.crop.z_scaled_with_zoom,
         "cell origin": run.model.cell_origin,
+        "heat maps read by": run.model.inference if run.model.head != "regression" else "no heat maps",
+        "precision": run.engine.precision,
         "flip test": settings.flip_test,
         "PA": "rigid without scale, and similarity with scale",
         "model": f"{settings.weights}, step {saved.step}",
