@@ -86,8 +86,13 @@ def sound_record(settings: BuildSettings, name: str) -> PartRecord | None:
 
 
 def _stored(settings: BuildSettings, items: Iterator[Any]) -> Iterator[Storable | Skipped]:
-    """People cropped; damage passed on, or raised under `strict`."""
+    """People cropped; damage passed on, or raised under `strict`. Of samples with one key the first is taken."""
+    keys: set[str] = set()
     for item in items:
+        if not isinstance(item, Skipped) and item.key in keys:
+            item = Skipped(item.names.picture, item.names.frame if item.names.camera else -1, "it is annotated twice")
+        if not isinstance(item, Skipped):
+            keys.add(item.key)
         if isinstance(item, Person):
             try:
                 item = crop_person(item, settings)

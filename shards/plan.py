@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import time
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -36,7 +37,7 @@ def plan_parts(settings: BuildSettings, layout: str) -> list[Part]:
     The folder must be held.
 
     Raises:
-        InputError: the layout is broken as a whole, or two parts have one name.
+        InputError: the layout is broken as a whole, or two parts have one name, or an odd one.
     """
     index = READERS[layout].index
     if index:
@@ -47,6 +48,9 @@ def plan_parts(settings: BuildSettings, layout: str) -> list[Part]:
     doubled = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if doubled:
         raise InputError(f"{settings.raw}: two recordings are both called {doubled[0]}; check metadata.xml's mapping")
+    odd = [name for name in names if not re.fullmatch(r"[\w-]+", name)]
+    if odd:
+        raise InputError(f"{settings.raw}: {odd[0]!r} cannot be a shard's name; rename the recording's files")
     return parts
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image
 
 from poselib.errors import InputError
 from poselib.skeleton import H36M_FROM_RAW32
@@ -31,7 +30,7 @@ from shards.readers.h36m_stills import (
     stand_camera,
     survey_stills,
 )
-from shards.readers.pictures import inner_path
+from shards.readers.pictures import picture_size, plain_name
 from shards.readers.safe_pickle import load_npy
 from shards.settings import BuildSettings
 from shards.source import Part, Reader
@@ -58,7 +57,9 @@ def parts(settings: BuildSettings) -> list[Part]:
     if path is None:
         raise InputError(f"{settings.raw} holds no {LABELS}")
     labels = _labels(path)
-    subjects = [inner_path(name, path) for name in labels["subject_names"]]
+    subjects = [plain_name(name, path) for name in labels["subject_names"]]
+    for name in labels["camera_names"]:
+        plain_name(name, path)
     check_subjects(settings, subjects)
     table = labels["table"]
     table = table[[is_wanted(int(frame), settings) for frame in table["frame_idx"]]]
@@ -128,7 +129,7 @@ def _subject(
     cameras: dict[int, WorldCamera] = {}
     takes = []
     for action_index in np.unique(rows["action_idx"]):
-        folder = inner_path(labels["action_names"][action_index], path)
+        folder = plain_name(labels["action_names"][action_index], path)
         action, _, number = folder.rpartition("-")
         if not action or not number.isdigit():
             raise InputError(f"{path}: action {folder} is not named like Phoning-1")
@@ -178,9 +179,8 @@ def _picture_size(files: list[Path], where: str) -> tuple[int, int]:
     """Width and height of the first picture that can be read."""
     for file in files:
         try:
-            with Image.open(file) as picture:
-                return picture.size
-        except OSError:
+            return picture_size(file)
+        except (OSError, ValueError):
             continue
     raise InputError(f"{where}: none of its pictures can be read, such as {files[0]}")
 

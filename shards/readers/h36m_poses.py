@@ -24,13 +24,19 @@ def read_poses(path: Path) -> np.ndarray:
     Raises:
         ValueError: not a CDF file, or without the poses of 32 joints.
     """
-    if not path.is_file():
-        raise ValueError("the pose file is missing, though videos of its recording are there")
+    try:
+        with path.open("rb"):
+            pass
+    except FileNotFoundError as error:
+        raise ValueError("the pose file is missing, though videos of its recording are there") from error
+    except OSError as error:
+        raise ValueError(f"the pose file cannot be read ({error.strerror})") from error
     try:
         with _bounded(READING_S):
             raw = np.asarray(cdflib.CDF(path).varget("Pose"), dtype=np.float64)
     except Exception as error:  # cdflib lets whatever it meets in damaged bytes escape
-        raise ValueError(f"no readable CDF file with a variable Pose ({type(error).__name__}: {error})") from error
+        reason = str(error).replace(str(path), path.name)
+        raise ValueError(f"no readable CDF file with a variable Pose ({type(error).__name__}: {reason})") from error
     if raw.size == 0 or raw.ndim == 0 or raw.shape[-1] != RAW_JOINTS * 3:
         raise ValueError(
             f"Pose must be 1 x frames x {RAW_JOINTS * 3}, found {' x '.join(map(str, raw.shape)) or 'one number'}"

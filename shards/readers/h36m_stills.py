@@ -87,7 +87,7 @@ def read_stills(settings: BuildSettings, part: Part) -> Iterator[Person | Skippe
                 continue
             try:
                 picture = load_picture(settings.raw / file)
-            except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError on broken PNG chunks
+            except (OSError, ValueError) as error:
                 yield Skipped(file, frame, getattr(error, "strerror", None) or str(error))
                 continue
             yield make_person(settings, take, view.camera, view.lens, frame, file, picture, joints_mm, known)

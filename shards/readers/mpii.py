@@ -111,7 +111,7 @@ def read(settings: BuildSettings, part: Part) -> Iterator[Person | Skipped]:
             continue
         try:
             pixels = load_picture(settings.raw / file)
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError on broken PNG chunks
+        except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             yield Skipped(file, -1, reason, len(picture.people))
             continue

@@ -1,13 +1,18 @@
 """Still pictures, found and read strictly."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from poselib.errors import InputError
+
+LARGEST_PX: Final = 40_000_000
+"""Far above any picture of these sets; a small file may claim more than memory holds."""
 
 
 def load_picture(path: Path) -> np.ndarray:
@@ -16,9 +21,10 @@ def load_picture(path: Path) -> np.ndarray:
     Pillow, since OpenCV turns pictures by their EXIF tag and fills truncated ones with grey.
 
     Raises:
-        OSError: missing, truncated or no picture.
+        OSError: missing or truncated.
+        ValueError: no picture, damaged, or far too large.
     """
-    with Image.open(path) as picture:
+    with _opened(path) as picture:
         return np.asarray(picture.convert("RGB"))
 
 
@@ -26,13 +32,35 @@ def load_labels(path: Path) -> np.ndarray:
     """A picture of labels as stored, palette indices and all: uint8 `h w`.
 
     Raises:
-        OSError: missing, truncated or no picture.
-        ValueError: a colour picture, which holds no labels.
+        OSError: missing or truncated.
+        ValueError: no picture, damaged, far too large, or in colour, which holds no labels.
     """
-    with Image.open(path) as picture:
+    with _opened(path) as picture:
         if picture.mode not in ("P", "L"):
             raise ValueError(f"a picture of mode {picture.mode} holds no labels; a palette picture does")
         return np.asarray(picture)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture, from its head; errors as in `load_picture`."""
+    with _opened(path) as picture:
+        return picture.size
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture whose size is checked before a pixel of it is decoded; messages name no folder of this machine."""
+    try:
+        with Image.open(path) as picture:
+            if picture.width * picture.height > LARGEST_PX:
+                raise ValueError(f"a picture of {picture.width}x{picture.height} px is none of this set")
+            yield picture
+    except UnidentifiedImageError as error:
+        raise ValueError("no picture, or its head is damaged") from error
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # Pillow lets whatever it meets in damaged bytes escape
+        raise ValueError(f"the picture is damaged ({type(error).__name__}: {error})") from error
 
 
 def lacking(raw: Path, files: Iterable[str]) -> set[str]:
@@ -56,6 +84,17 @@ def inner_path(name: Any, where: Path) -> str:
         InputError: not a path, or one that leads out of the folder.
     """
     path = PurePosixPath(name) if isinstance(name, str) and name else PurePosixPath("/")
-    if path.is_absolute() or ".." in path.parts:
+    if path.is_absolute() or ".." in path.parts or not str(name).isprintable():
         raise InputError(f"{where}: {name!r} is no picture's path below the raw folder")
     return str(path)
+
+
+def plain_name(name: Any, where: Path) -> str:
+    """A subject, camera or action as an annotation file names it; it becomes part of paths and keys.
+
+    Raises:
+        InputError: anything but letters, digits, `_` and `-`.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+        raise InputError(f"{where}: {name!r} is no name of a subject, camera or action")
+    return name

@@ -73,7 +73,7 @@ def read(settings: BuildSettings, part: Part) -> Iterator[Occluder | Skipped]:
             cut = cut_out(picture, labels == index + 1, box)
             if cut is not None:
                 names = Names("voc", f"JPEGImages/{name}.jpg", frame=index)
-                yield Occluder(f"voc_{name}_{index:02d}", names, cut)
+                yield Occluder(f"voc_{name.replace('.', '_')}_{index:02d}", names, cut)
 
 
 def object_boxes(path: Path) -> dict[int, tuple[int, int, int, int]]:

@@ -208,6 +208,15 @@ def test_recordings_of_one_name_are_refused(human36m, tmp_path):
         build(settings_for(raw, tmp_path / "out"))
 
 
+def test_a_recording_whose_name_cannot_be_a_shards_is_refused(human36m, tmp_path):
+    raw = shutil.copytree(human36m.raw, tmp_path / "raw")
+    for folder in ("MyPoseFeatures/D3_Positions", "Videos"):
+        for path in (raw / "S11" / folder).glob("Walking 1.*"):
+            path.rename(path.with_name(path.name.replace("Walking", "Walk.Fast")))
+    with pytest.raises(InputError, match=r"'S11_Walk\.Fast_1' cannot be a shard's name; rename"):
+        build(settings_for(raw, tmp_path / "out"))
+
+
 def test_arrays_are_written_without_pickles():
     with pytest.raises(ValueError, match="Object arrays"):
         array_bytes(np.array([object()]))

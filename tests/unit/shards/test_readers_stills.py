@@ -1,11 +1,13 @@
 import hashlib
 import json
 import shutil
+import zlib
 
 import cv2
 import numpy as np
 import pytest
 import scipy.io
+from PIL import Image
 
 from poselib.camera import apply_affine
 from poselib.errors import InputError
@@ -14,6 +16,7 @@ from shards.build import build
 from shards.occluders import load_occluders
 from shards.readers import mpii as reader
 from shards.readers import voc as voc_reader
+from shards.readers.pictures import load_picture
 from shards.records import Skipped
 from shards.settings import BuildSettings
 
@@ -145,3 +148,30 @@ def test_a_bank_is_not_opened_as_people_nor_people_as_a_bank(voc, mpii, tmp_path
         load_occluders(tmp_path / "people")
     with pytest.raises(InputError, match="no finished occluder bank"):
         load_occluders(tmp_path)
+
+
+def test_what_is_no_picture_is_told_without_the_folder_it_lies_in(tmp_path):
+    path = tmp_path / "text.jpg"
+    path.write_text("not a picture")
+    with pytest.raises(ValueError, match=r"^no picture, or its head is damaged$"):
+        load_picture(path)
+
+
+@pytest.mark.parametrize("side", [7000, 60000])
+def test_a_small_file_that_claims_a_giant_picture_is_refused_before_it_is_decoded(tmp_path, side):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(path := tmp_path / "bomb.png")
+    content = bytearray(path.read_bytes())
+    content[16:24] = side.to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"is none of this set|DecompressionBomb"):
+        load_picture(path)
+
+
+def test_a_voc_picture_with_a_dot_in_its_name_keeps_its_members_apart(voc, tmp_path):
+    raw = shutil.copytree(voc, tmp_path / "raw")
+    for path in list(raw.rglob("2007_000001.*")):
+        path.rename(path.with_stem("2007.1"))
+    settings = settings_for(raw, tmp_path)
+    [occluder] = [item for part in voc_reader.parts(settings) for item in voc_reader.read(settings, part)]
+    assert occluder.key == "voc_2007_1_00"

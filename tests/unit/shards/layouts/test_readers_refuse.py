@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+import shards.build as build_module
 from poselib.errors import InputError
 from shards.build import build
 from shards.readers import find_reader
@@ -20,7 +21,7 @@ KF_FILE = "extra/human36m-multiview-labels-GTbboxes.npy"
 
 
 def settings_for(raw, **changes) -> BuildSettings:
-    return BuildSettings(raw=raw, out=raw / "out", **({"workers": 1, "stored_px": 64, "every": 1} | changes))
+    return BuildSettings(raw=raw, **({"out": raw / "out", "workers": 1, "stored_px": 64, "every": 1} | changes))
 
 
 def read_all(settings) -> list:
@@ -110,13 +111,33 @@ def test_a_payload_in_place_of_the_data_never_runs(copy, tmp_path):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../../secret.jpg", None])
+@pytest.mark.parametrize("name", ["/etc/passwd", "../../secret.jpg", None, "a\0b.jpg", "a\ud800.jpg"])
 def test_a_picture_outside_of_the_folder_is_refused(copy, name):
     raw = copy("h36m_mks0601")
     path = raw / "annotations" / "Human36M_subject1_data.json"
     edit_json(path, lambda data: data["images"][0].__setitem__("file_name", name))
     with pytest.raises(InputError, match=r"subject1_data\.json: .* is no picture's path below the raw folder"):
         cut_all(settings_for(raw))
+
+
+@pytest.mark.parametrize("column", ["subject_names", "camera_names", "action_names"])
+def test_names_that_lead_elsewhere_are_refused(copy, column):
+    raw = copy("h36m_kf")
+    edit_kf(raw, lambda labels: labels.__setitem__(column, ["../" + labels[column][0], *labels[column][1:]]))
+    with pytest.raises(InputError, match=r"labels.*\.npy: '\.\./.*' is no name of a subject, camera or action"):
+        cut_all(settings_for(raw))
+
+
+def test_a_picture_that_is_annotated_twice_is_taken_once(copy, truth, monkeypatch):
+    monkeypatch.setattr(build_module, "ALLOWED_SKIPS", 0.1)
+    raw = copy("h36m_mks0601")
+    path = raw / "annotations" / "Human36M_subject1_data.json"
+    edit_json(path, lambda data: data["annotations"].append(data["annotations"][1]))
+    shards = build(settings_for(raw, out=raw.with_name("set")))
+    assert len(shards) == len(truth.frames)
+    (skip,) = shards.manifest.skipped
+    assert skip.frame == 1
+    assert skip.reason == "it is annotated twice"
 
 
 def test_broken_annotation_files_are_one_line(copy):
