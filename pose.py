@@ -79,6 +79,35 @@ COMMANDS = {
         ),
         ("raw", "out"),
     ),
+    "submit train": Command(
+        "cluster.settings_submit:SubmitTrainSettings",
+        "cluster.submit_train:submit_train",
+        "train on a cluster, requeued until it is done; several seeds as a job array",
+        (
+            "pose submit train --config cluster/final.yaml --job.nodes 4 --job.gpus 8 --dry_run true",
+            "pose submit train --config report/baseline.yaml --site mysite.yaml --seeds [0,1,2]",
+        ),
+    ),
+    "submit eval": Command(
+        "cluster.settings_submit:SubmitEvalSettings",
+        "cluster.submit_eval:submit_eval",
+        "score a run in a Slurm job",
+        ("pose submit eval runs/demo --site mysite.yaml", "pose submit eval runs/demo --part val --job.gpus 1"),
+        ("run",),
+    ),
+    "jobs": Command(
+        "cluster.settings_submit:JobsSettings",
+        "cluster.jobs:list_jobs",
+        "the jobs that were submitted from here: state, step, speed, MLflow",
+        ("pose jobs", "pose jobs --last 5"),
+    ),
+    "logs": Command(
+        "cluster.settings_submit:LogsSettings",
+        "cluster.jobs:follow_logs",
+        "what all ranks of a job say, until it ends",
+        ("pose logs 1234", "pose logs 1234_0 --follow false"),
+        ("job",),
+    ),
     "loader show": Command(
         "cluster.settings_commands:ShowSettings",
         "cluster.show:show",

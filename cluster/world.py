@@ -88,8 +88,13 @@ def current_world(environ: Mapping[str, str] = os.environ) -> World | None:
 
 
 def current_job(environ: Mapping[str, str] = os.environ) -> Job:
-    """The Slurm job around this process, of whatever launcher."""
-    return Job(environ.get("SLURM_JOB_ID", ""), int(environ.get("SLURM_RESTART_COUNT") or 0))
+    """The Slurm job around this process, of whatever launcher; a task of an array is `123_4`.
+
+    The task of an array that begins last has the array's own number as its SLURM_JOB_ID: to requeue that one would
+    requeue all of them.
+    """
+    job, array, task = (environ.get(f"SLURM_{name}", "") for name in ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID"))
+    return Job(f"{array}_{task}" if array and task else job, int(environ.get("SLURM_RESTART_COUNT") or 0))
 
 
 def job_hosts(environ: Mapping[str, str] = os.environ) -> list[str]:

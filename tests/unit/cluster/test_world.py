@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.world import World, current_world
+from cluster.world import Job, World, current_job, current_world
 from poselib.errors import InputError
 
 pytestmark = pytest.mark.unit
@@ -51,3 +51,9 @@ def test_a_world_knows_itself_again():
 def test_incomplete_variables_are_named(missing):
     with pytest.raises(InputError, match=missing):
         current_world({key: value for key, value in SLURM.items() if key != missing})
+
+
+def test_a_task_of_an_array_is_a_job_of_its_own():
+    assert current_job(SLURM | {"SLURM_RESTART_COUNT": "2"}) == Job("123456", 2)
+    assert current_job(SLURM | {"SLURM_ARRAY_JOB_ID": "123456", "SLURM_ARRAY_TASK_ID": "3"}) == Job("123456_3", 0)
+    assert current_job({}) == Job()
