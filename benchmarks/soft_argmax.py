@@ -7,10 +7,14 @@ Extra memory is the growth of the process' peak resident memory over one step af
 a process of its own. Times are medians over rounds in which the forms take turns, so that a noisy machine is noisy
 for all of them. `--memory FORM STAGE` is the child process.
 
-    python benchmarks/soft_argmax.py [--rounds 5] [--batch 2] [--channels-last] [--device cuda]
+GB/s, of the forms from logits, is what none can do without (logits read twice, their gradient written once) over the
+time, beside the rate of a plain copy. On a GPU the compiled `flat` form takes part.
+
+    python benchmarks/soft_argmax.py [--rounds 5] [--batch 2] [--channels-last] [--device cuda] [--bf16]
 """
 
 import argparse
+import functools
 import json
 import resource
 import statistics
@@ -29,6 +33,8 @@ from poselib.model.integral import cell_positions, projected_soft_argmax, soft_a
 
 JOINTS, DEPTH, HEIGHT, WIDTH, CHANNELS = 17, 72, 96, 72, 256
 FORMS = {"logits": ["naive", "reference", "recompute"], "features": ["naive", "recompute", "chunked"]}
+TARGETS = {("logits", "recompute"): (1.8, 0.35), ("features", "chunked"): (0.0, 0.10)}
+"""At least so many times as fast as naive, with at most that share of its extra memory: on a CPU at batch 2."""
 
 
 def naive(logits: Tensor) -> Tensor:
@@ -47,6 +53,7 @@ def inputs(stage: str, arguments: argparse.Namespace) -> list[Tensor]:
 
     def leaf(*shape: int) -> Tensor:
         made = torch.randn(*shape, generator=generator).to(arguments.device)
+        made = made.bfloat16() if arguments.bf16 else made
         return (made.to(memory_format=layout) if len(shape) == 4 else made).requires_grad_()
 
     if stage == "logits":
@@ -58,9 +65,17 @@ def inputs(stage: str, arguments: argparse.Namespace) -> list[Tensor]:
     ]
 
 
+@functools.cache
+def compiled_flat() -> Callable[[Tensor], Tensor]:
+    """`flat` as torch.compile makes it."""
+    return torch.compile(lambda logits: soft_argmax(logits, DEPTH, "center", "flat"), dynamic=False)
+
+
 def step(form: str, stage: str, leaves: list[Tensor]) -> list[Tensor]:
     """Forward and backward once; the gradients."""
-    if stage == "logits":
+    if form == "flat":
+        out = compiled_flat()(leaves[0])
+    elif stage == "logits":
         out = naive(leaves[0]) if form == "naive" else soft_argmax(leaves[0], DEPTH, "center", form)  # type: ignore[arg-type]
     elif form == "naive":
         out = naive(F.conv2d(*leaves))
@@ -73,14 +88,15 @@ def step(form: str, stage: str, leaves: list[Tensor]) -> list[Tensor]:
 def extra_mib(form: str, stage: str, arguments: argparse.Namespace) -> float:
     """Peak memory of a step beyond its inputs, MiB, measured in this fresh process."""
     leaves = inputs(stage, arguments)
-    # Libraries make themselves at home on their first call: on a volume too small to count, in every layout used.
-    small = [leaf.detach()[:, :, :2, :2].clone().requires_grad_() if leaf.dim() == 4 else leaf for leaf in leaves]
-    step(form, stage, small)
     if arguments.device == "cuda":
+        step(form, stage, leaves)  # compiles, and opens libraries
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step(form, stage, leaves)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
+    # Libraries make themselves at home on their first call: on a volume too small to count, in every layout used.
+    small = [leaf.detach()[:, :, :2, :2].clone().requires_grad_() if leaf.dim() == 4 else leaf for leaf in leaves]
+    step(form, stage, small)
     # Reset the peak to what is resident now (Linux), or the inputs' own making would hide small growth.
     with open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123
         file.write("5")
@@ -117,6 +133,20 @@ def measure_times(forms: list[str], stage: str, arguments: argparse.Namespace) -
     return {form: statistics.median(values[1:]) for form, values in seconds.items()}
 
 
+def copy_gb_per_s(arguments: argparse.Namespace) -> float:
+    """Bytes read and written by copies of a batch's logits, per second; the median of some."""
+    source = inputs("logits", arguments)[0].detach()
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(9):
+        began = time.perf_counter()
+        target.copy_(source)
+        if arguments.device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return 2e-9 * source.nbytes / statistics.median(seconds)
+
+
 def main() -> None:
     """Print JSON lines and a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -124,6 +154,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="logits, features and weights in bfloat16")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory", nargs=2, metavar=("FORM", "STAGE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -131,16 +162,30 @@ def main() -> None:
     if arguments.memory:
         print(json.dumps(extra_mib(*arguments.memory, arguments)))
         return
-    table = Table("from", "form", "ms", "times as fast", "extra MiB", "share of naive's")
-    for stage, forms in FORMS.items():
+    copy = copy_gb_per_s(arguments)
+    title = f"a plain copy: {copy:.1f} GB/s"
+    table = Table(
+        "from", "form", "ms", "times as fast", "extra MiB", "share of naive's", "GB/s", "verdict", title=title
+    )
+    least = 3e-9 * arguments.batch * JOINTS * DEPTH * HEIGHT * WIDTH * (2 if arguments.bf16 else 4)
+    for stage, named in FORMS.items():
+        forms = [*named, "flat"] if stage == "logits" and arguments.device == "cuda" else named
         memory = {form: measure_memory(form, stage) for form in forms}
         times = measure_times(forms, stage, arguments)
         for form in forms:
             faster, share = times["naive"] / times[form], memory[form] / memory["naive"]
             row = {"from": stage, "form": form, "ms": round(1e3 * times[form], 1), "faster": round(faster, 2)}
-            print(json.dumps(row | {"extra_mib": round(memory[form], 1), "memory_share": round(share, 3)}))
+            row |= {"extra_mib": round(memory[form], 1), "memory_share": round(share, 3)}
+            rate = f"{least / times[form]:.1f}" if stage == "logits" else ""
+            row |= {"gb_per_s": rate, "copy_gb_per_s": round(copy, 2)}
+            verdict = ""
+            if (stage, form) in TARGETS and arguments.device == "cpu" and not arguments.bf16:
+                fast, lean = TARGETS[stage, form]
+                verdict = "reached" if faster >= fast and share <= lean else "missed"
+                verdict += f": {f'{fast}, ' if fast else ''}{lean:.0%} wanted"
+            print(json.dumps(row | {"verdict": verdict}))
             cells = (f"{1e3 * times[form]:.0f}", f"{faster:.2f}", f"{memory[form]:.1f}", f"{share:.1%}")
-            table.add_row(stage, form, *cells)
+            table.add_row(stage, form, *cells, rate, verdict)
     Console(stderr=True).print(table)
 
 
