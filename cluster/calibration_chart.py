@@ -27,12 +27,10 @@ def calibration_chart(calibration: Calibration, title: str = "", size_px: int = 
     axes.set_aspect("equal")
     axes.grid(color="0.92")
     said = (
-        f"calibration error {calibration.error:.2f}\nerror / spread {calibration.ratio:.2f}"
-        f"\nrank correlation {calibration.rank_correlation:.2f}"
+        f"calibration error {calibration.error:.2f}, error / spread {calibration.ratio:.2f}, rank correlation"
+        f" {calibration.rank_correlation:.2f}"
     )
-    axes.text(0.97, 0.03, said, transform=axes.transAxes, ha="right", va="bottom", fontsize=9)
+    axes.set_title(f"{title}\n{said}" if title else said, fontsize=9)
     axes.legend(loc="upper left", fontsize=8, frameon=False)
-    if title:
-        axes.set_title(title, fontsize=10)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
