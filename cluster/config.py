@@ -6,7 +6,6 @@ The folder `configs` of the package is searched too, so `--config demo.yaml` wor
 """
 
 import dataclasses
-import difflib
 import re
 import typing
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import jsonargparse
 import yaml
 
 import configs
+from cluster.keys import fields, type_in_words, unknown_key, yaml_key
 from poselib.errors import InputError
 
 Settings = TypeVar("Settings")
@@ -65,11 +65,6 @@ def flatten(settings: Any) -> dict[str, Any]:
     return dict(_leaves(_plain(settings)))
 
 
-def keys(cls: type) -> list[str]:
-    """Every dotted key of a settings class, as written in YAML."""
-    return [_yaml_key(key) for key in _fields(cls)]
-
-
 def read_yaml(path: Path, cls: type, origins: Origins) -> dict[str, Any]:
     """The mapping in a YAML file and its bases, keys checked against `cls` and their origin noted."""
     path = _find(path)
@@ -86,13 +81,13 @@ def read_yaml(path: Path, cls: type, origins: Origins) -> dict[str, Any]:
     for base in _bases(path, values.pop("base", None)):
         _merge(merged, read_yaml(base, cls, origins))
     values = _python_names(values)
-    known = _fields(cls)
+    known = fields(cls)
     groups = {group for key in known for group in _groups(key)}
     for key, value in _leaves(values, known):
         if key in groups and value != {}:
             raise SettingsError(f"{path}: {key}: expected keys and values, found {value!r}")
         if key not in groups and key not in known:
-            raise SettingsError(f"{path}: {_unknown(key, cls)}")
+            raise SettingsError(f"{path}: {unknown_key(key, cls)}")
         origins[key] = str(path)
     return _merge(merged, values)
 
@@ -189,7 +184,7 @@ def _explain(message: str, cls: type, origins: Origins) -> str:
     """jsonargparse's words as one line that names the key, its origin and the nearest valid one."""
     unknown = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", message)
     if unknown:
-        return f"command line: {_unknown(unknown[1], cls)}"
+        return f"command line: {unknown_key(unknown[1], cls)}"
     wrong = re.search(r'Parser key "([\w.]+)":\s*(.*)', message, re.DOTALL)
     if wrong:
         reason = re.sub(r"<class '(\w+)'>", r"\1", " ".join(wrong[2].split()))
@@ -198,40 +193,10 @@ def _explain(message: str, cls: type, origins: Origins) -> str:
             r"(?:Does not validate against any .*Given value|Expected a tuple\. Got value): (.*)", reason
         )
         if listed:
-            reason = f"expected {_in_words(_fields(cls).get(wrong[1]))}. Got value: {listed[1]}"
+            reason = f"expected {type_in_words(fields(cls).get(wrong[1]))}. Got value: {listed[1]}"
         origin = next((o for k, o in origins.items() if k == wrong[1] or k.startswith(f"{wrong[1]}.")), "command line")
-        return f"{origin}: {_yaml_key(wrong[1])}: {reason}"
+        return f"{origin}: {yaml_key(wrong[1])}: {reason}"
     return " ".join(message.split())
-
-
-def _in_words(hint: Any) -> str:
-    """What a key takes, as it is written in YAML: `[int, ...] or null`."""
-    inner = typing.get_args(hint)
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(map(str, inner))
-    if typing.get_origin(hint) is tuple:
-        rest = ", ...]" if inner[-1] is ... else "]"
-        return f"[{', '.join(_in_words(item) for item in inner if item is not ...)}{rest}"
-    if inner:
-        return " or ".join(map(_in_words, inner))
-    return "null" if hint is type(None) else str(getattr(hint, "__name__", hint))
-
-
-def _unknown(key: str, cls: type) -> str:
-    """The sentence about a key that does not exist."""
-    near = difflib.get_close_matches(key, keys(cls), n=1, cutoff=0.0)
-    return f"unknown key {_yaml_key(key)!r}; the nearest valid key is {near[0]!r}"
-
-
-def _fields(cls: type, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys in Python's spelling, with their types."""
-    found: dict[str, Any] = {}
-    for name, hint in typing.get_type_hints(cls).items():
-        if dataclasses.is_dataclass(hint):
-            found |= _fields(typing.cast(type, hint), f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = hint
-    return found
 
 
 def _groups(key: str) -> Iterator[str]:
@@ -239,14 +204,10 @@ def _groups(key: str) -> Iterator[str]:
     yield from (".".join(parts[:n]) for n in range(1, len(parts)))
 
 
-def _yaml_key(key: str) -> str:
-    return ".".join(part.rstrip("_") for part in key.split("."))
-
-
 def _python_option(word: str, cls: type) -> str:
     """`--batch.global` as `--batch.global_`, where the class spells it so."""
     name, equals, value = word.partition("=")
-    return f"{name}_{equals}{value}" if f"{name[2:]}_" in _fields(cls) else word
+    return f"{name}_{equals}{value}" if f"{name[2:]}_" in fields(cls) else word
 
 
 def _python_names(values: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from cluster.config import SettingsError, keys
+from cluster.config import SettingsError
+from cluster.keys import keys
 from cluster.settings import Run
 
 Values = dict[str, Any]
