@@ -8,8 +8,9 @@ import shards.studio.make
 from shards.build import build
 from shards.check import check_raw, check_share, describe
 from shards.make import Unfinished
-from shards.manifest import ShardSet, verify
+from shards.manifest import ShardSet
 from shards.settings import BuildSettings, CheckSettings, StudioSettings, VerifySettings
+from shards.verify import DamagedSet, verify
 
 
 def make_studio(settings: StudioSettings) -> None:
@@ -54,11 +55,19 @@ def describe_set(out: Path, shards: ShardSet) -> str:
 
 
 def verify_shards(settings: VerifySettings) -> None:
-    """Read every byte of a shard set and compare it with its manifest."""
-    manifest = verify(settings.folder, settings.storage)
-    Console().print(
+    """Read every byte of a shard set and compare it with its manifest; each damaged sample on a line of its own."""
+    console = Console()
+    try:
+        manifest = verify(settings.folder, settings.storage)
+    except DamagedSet as found:
+        for entry in found.damage:
+            for key in entry.keys:
+                console.print(f"damaged: {entry.file}: {key}", soft_wrap=True, highlight=False, markup=False)
+        raise
+    console.print(
         f"{settings.folder}: {manifest.samples} samples in {len(manifest.shards)} shards are whole,"
         f" set {manifest.set_hash[:12]}",
         soft_wrap=True,
         highlight=False,
+        markup=False,
     )

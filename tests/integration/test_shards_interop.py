@@ -16,9 +16,10 @@ import pytest
 
 from poselib.errors import InputError
 from shards.build import build
-from shards.manifest import ShardSet, verify
+from shards.manifest import ShardSet
 from shards.sample import NUMERIC_SIZE, decode_names, decode_vector
 from shards.settings import BuildSettings
+from shards.verify import verify
 
 pytestmark = pytest.mark.integration
 

@@ -19,10 +19,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 import pose
 from poselib.errors import InputError
 from shards.cache import FileCache
-from shards.manifest import ShardSet, verify
+from shards.manifest import ShardSet
 from shards.place import _Mapped, _Plain
 from shards.storage import cache_folder, file_system, is_far, is_url, retried
 from shards.storage_settings import StorageSettings
+from shards.verify import verify
 
 pytestmark = pytest.mark.unit
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -9,13 +10,15 @@ import zlib
 import numpy as np
 import pytest
 
+import pose
 from poselib.errors import InputError
 from shards.build import build
-from shards.manifest import DamagedSample, ShardSet, verify
+from shards.manifest import DamagedSample, ShardSet
 from shards.records import read_manifest
 from shards.sample import NUMERIC_SIZE, decode_names, decode_vector
 from shards.settings import BuildSettings
 from shards.table import merge_tables, natural_order, row_type
+from shards.verify import DamagedSet, verify
 from shards.workers import run_apart
 
 pytestmark = pytest.mark.unit
@@ -153,6 +156,38 @@ def test_verify_accepts_a_sound_set_and_names_each_damaged_sample(copied):
         assert f"{file} ({key})" in message
     assert message.count(".tar") == 2
     assert "\n" not in message
+
+
+def test_verify_names_what_a_tar_that_was_cut_short_has_lost(copied, capsys):
+    shards = ShardSet.open(copied)
+    [number] = [n for n, shard in enumerate(shards.manifest.shards) if shard.file == "S1_Directions_1.tar"]
+    rows = np.flatnonzero(shards.samples["shard"] == number)
+    keys = [shards.read(row).key for row in rows]
+    os.truncate(copied / "S1_Directions_1.tar", int(shards.samples["npy_offset"][rows[1]]))
+    with pytest.raises(DamagedSet, match=r"is damaged: S1_Directions_1\.tar") as caught:
+        verify(copied)
+    [damage] = caught.value.damage
+    assert damage.keys == tuple(keys[1:])
+    assert pose.main(["shards", "verify", str(copied)]) == 1
+    assert capsys.readouterr().out.splitlines() == [f"damaged: S1_Directions_1.tar: {key}" for key in keys[1:]]
+
+
+TORN = {
+    "cut": lambda text: text[:-5],
+    "place": lambda text: text.replace("jpg 512 ", "jpg 1024 "),
+    "name": lambda text: text.replace("S1_", "S2_"),
+}
+
+
+@pytest.mark.parametrize("kind", list(TORN))
+def test_verify_reads_the_index_for_dali_too(copied, kind):
+    path = copied / "S1_Directions_1.idx"
+    path.write_text(TORN[kind](path.read_text()))
+    with pytest.raises(DamagedSet, match=r"is damaged: S1_Directions_1\.idx \(it does not fit its tar\)"):
+        verify(copied)
+    path.unlink()
+    with pytest.raises(DamagedSet, match=r"is damaged: S1_Directions_1\.idx"):
+        verify(copied)
 
 
 def test_verify_sees_bytes_outside_of_samples_and_a_changed_table(copied):
