@@ -3,9 +3,10 @@
 Synthetic videos in the official layout of Human3.6M, 1000 x 1000 px. Two recordings are rendered; hard links under the
 names of others make the set as large as `--recordings` says. The bare loop takes frames and regions from a finished
 set and must come to the same number of JPEG bytes. Both run in the same pool of processes, started anew each time, so
-process start is in both times. They take turns; the ratio is the median over rounds.
+process start is in both times. They take turns; the ratio is the median over rounds. `cpu_ratio` compares the computing
+time of all processes instead, which other work on the machine disturbs less.
 
-    python benchmarks/shard_build.py [--workers 0] [--recordings 12] [--frames 300] [--rounds 3] [--data DIR]
+    python benchmarks/shard_build.py [--workers 0] [--recordings N] [--frames 300] [--rounds 3] [--data DIR]
 """
 
 import argparse
@@ -14,6 +15,7 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import statistics
 import sys
@@ -152,25 +154,35 @@ def timed_bare(tasks: list[Recording], workers: int) -> tuple[float, int, int]:
     return time.perf_counter() - began, sum(count for count, _ in made), sum(size for _, size in made)
 
 
+def computed() -> float:
+    """Seconds of computing of this process and of all that have ended below it."""
+    own, below = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + below.ru_utime + below.ru_stime
+
+
 def main() -> int:
     """Print a JSON line and a table row; 1 when the ratio misses the target."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--recordings", type=int, default=12)
+    parser.add_argument("--recordings", type=int, default=0)
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "posecluster-bench")
     arguments = parser.parse_args()
     workers = arguments.workers or len(os.sched_getaffinity(0))
-    raw = make_data(arguments.data, arguments.recordings, arguments.frames, workers)
+    most = len(LINKED_STEMS) + 2 * len(RENDERED)
+    recordings = arguments.recordings or min(max(12, 2 * workers), most)  # work for every core
+    raw = make_data(arguments.data, recordings, arguments.frames, workers)
     settings = BuildSettings(raw=raw, out=arguments.data / "set", workers=workers)
     _, _, shards = timed_build(settings)  # also brings files into memory
     tasks = recordings_of(raw, shards, settings.quality)
     stored = int(shards.samples["jpg_size"].sum())
     ratios, builds, bounds, peaks = [], [], [], []
+    computing = {"bare": 0.0, "build": 0.0}
     for number in range(arguments.rounds):
         order = ("bare", "build") if number % 2 == 0 else ("build", "bare")
         for which in order:
+            computing[which] -= computed()
             if which == "bare":
                 seconds, count, size = timed_bare(tasks, workers)
                 if (count, size) != (len(shards), stored):
@@ -181,10 +193,12 @@ def main() -> int:
                 seconds, peak, _ = timed_build(settings)
                 builds.append(round(seconds, 2))
                 peaks.append(peak)
+            computing[which] += computed()
         ratios.append(round(bounds[-1] / builds[-1], 3))
     ratio = statistics.median(ratios)
-    decoded = arguments.recordings * 4 * arguments.frames
+    decoded = recordings * 4 * arguments.frames
     row = {"bench": "shard_build", "ratio": ratio, "ratios": ratios, "build_s": builds, "bare_s": bounds}
+    row["cpu_ratio"] = round(computing["bare"] / computing["build"], 3)
     row |= {"workers": workers, "pictures": len(shards), "decoded_frames": decoded, "worker_peak_mib": max(peaks)}
     print(json.dumps(row | {"pictures_per_s": round(len(shards) / min(builds), 1), "target": TARGET}))
     print(
