@@ -25,7 +25,7 @@ endif
 
 # An extra set of packages is a stamp: .installed-cuda13-test stands for '.[cuda13,test]'.
 DEMO := $(VENV)/.installed-cuda$(CUDA)
-TEST := $(VENV)/.installed-cuda$(CUDA)-test
+TEST := $(VENV)/.installed-cuda$(CUDA)-export-test
 LINT := $(VENV)/.installed-cuda$(CUDA)-lint
 
 .DEFAULT_GOAL := help
