@@ -6,6 +6,7 @@ The folder `configs` of the package is searched too, so `--config demo.yaml` wor
 """
 
 import dataclasses
+import difflib
 import re
 import typing
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -106,7 +107,8 @@ def _find(path: Path) -> Path:
         if candidate.is_file():
             return candidate
     names = sorted(str(found.relative_to(folder)) for found in folder.rglob("*.yaml"))
-    raise SettingsError(f"no such settings file: {path}; the package brings {', '.join(names)}")
+    near = ", ".join(difflib.get_close_matches(str(path), names, n=3, cutoff=0.0))
+    raise SettingsError(f"no such settings file: {path}; the nearest of the package's own are {near}")
 
 
 def _split_config(argv: list[str]) -> tuple[list[str], list[str]]:
