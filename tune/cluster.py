@@ -38,6 +38,7 @@ def run_trials(search: "Search", count: int) -> None:
 
     settings = search.settings
     _start_ray(settings)
+    search.listen()  # again: Ray puts handlers of its own in their place, which abort
     try:
         for name in ("ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # how trials end, the driver says itself

@@ -1,5 +1,6 @@
 """`pose tune`: a search from its YAML to its best trial. Ray runs the trials; this process drives and records."""
 
+import itertools
 import signal
 import time
 from collections.abc import Iterator
@@ -42,6 +43,9 @@ def search(settings: TuneSettings) -> None:
         _refuse_existing(settings, folder)
     with console.status("holding the space against settings and shards"):
         count = check_space(settings, space)
+    if settings.search.searcher == "grid":
+        combinations = sum(1 for _ in itertools.islice(space.all(), settings.search.trials))
+        settings = replace(settings, search=replace(settings.search, trials=combinations))
     with held(folder):
         write_whole(folder / SEARCH_YAML, dump(settings).encode())
         Search(settings, space, folder, console, count).run()
@@ -141,16 +145,21 @@ class Search:
         self.journal.artifact(SEARCH_YAML)
         self.journal.status("running")
 
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Signals ask for a stop that saves; a second one changes nothing."""
+    def listen(self) -> None:
+        """Take signals as the wish for a stop that saves; a second one changes nothing."""
 
         def stop(number: int, _frame: FrameType | None) -> None:
             if not self.stopped_by:
                 self.stopped_by = signal.Signals(number).name
                 self._say(f"{self.stopped_by}: waiting for the trials to save")
 
-        previous = {number: signal.signal(number, stop) for number in _SIGNALS}
+        for number in _SIGNALS:
+            signal.signal(number, stop)
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        previous = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.listen()
         try:
             yield
         finally:

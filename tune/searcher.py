@@ -18,7 +18,7 @@ from tune.records import IDS, TrialRecord, read_trials, write_trial
 from tune.settings import SearchSettings
 from tune.space import Choice, Range, Space, Values, label
 from tune.training import ENDING
-from tune.trial import ray_name
+from tune.trial import ENDED, ray_name
 
 _SAMPLERS: Final[dict[str, Callable[[int], optuna.samplers.BaseSampler]]] = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
@@ -115,7 +115,7 @@ class SpaceSearcher(Searcher):
             record = self._with_result(record, result)
         if error:
             record = replace(record, status="failed", reason=self._why(record))
-        elif result is not None and result.get("done"):
+        elif result is not None and result.get(ENDED):
             record = replace(record, status="finished")
         elif not self._is_over():
             words = f"{self._settings.scheduler} stopped it after {record.epochs:g} epochs"

@@ -12,6 +12,8 @@ from tune.records import IDS, SEARCH_YAML
 from tune.settings import TuneSettings
 from tune.training import Report, Training
 
+ENDED: Final = "has_ended"
+"""In a result: whether the training itself is over. Ray sets `done` also where it stops a trial."""
 _POINTER: Final = "pointer.json"
 
 
@@ -40,7 +42,7 @@ class Trial(tune.Trainable):
         self._keep_best(report)
         scores = {ray_name(name): value for name, value in report.scores.items()}
         best = {f"best_{ray_name(name)}": value for name, value in self.best.items()}
-        return scores | best | {"epochs": report.epochs, "done": report.last}
+        return scores | best | {"epochs": report.epochs, "done": report.last, ENDED: report.last}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Point at the run folder."""
