@@ -49,10 +49,7 @@ def make_person(
         joints_mm: `17 3` mm, camera frame.
         supervised: `17`, 0 for joints that the annotation does not vouch for.
     """
-    fault = frame_fault(joints_mm) if supervised.any() else "none of its joints is known"
-    if not fault and joints_mm[:, 2].min() <= 0:
-        fault = "a joint lies behind the camera: pose and camera do not fit"
-    fault = fault or size_fault(lens.intrinsics, (picture.shape[1], picture.shape[0]))
+    fault = pose_fault(joints_mm, supervised) or size_fault(lens.intrinsics, (picture.shape[1], picture.shape[0]))
     if fault:
         return Skipped(file, frame, fault)
     distortion = lens.distortion if settings.lens == "brown" else None
@@ -76,6 +73,16 @@ def make_person(
         intrinsics=lens.intrinsics,
         distortion=lens.distortion,
     )
+
+
+def pose_fault(joints_mm: np.ndarray, supervised: np.ndarray = ALL_JOINTS) -> str:
+    """What is wrong with a pose `17 3` mm, camera frame, whatever its picture shows, or an empty text."""
+    if not supervised.any():
+        return "none of its joints is known"
+    fault = frame_fault(joints_mm)
+    if not fault and joints_mm[:, 2].min() <= 0:
+        return "a joint lies behind the camera: pose and camera do not fit"
+    return fault
 
 
 def is_wanted(frame: int, settings: BuildSettings) -> bool:

@@ -18,7 +18,7 @@ from poselib.errors import InputError
 from shards.readers.checks import FORMULAS, camera_position, choose_convention, skeleton_fault
 from shards.readers.h36m_faults import Recording
 from shards.readers.h36m_metadata import ACTIONS, CAMERAS
-from shards.readers.h36m_person import ALL_JOINTS, Lens, is_wanted, make_person
+from shards.readers.h36m_person import ALL_JOINTS, Lens, is_wanted, make_person, pose_fault
 from shards.readers.pictures import lacking, load_picture
 from shards.records import Skipped
 from shards.settings import BuildSettings
@@ -80,9 +80,9 @@ def read_stills(settings: BuildSettings, part: Part) -> Iterator[Person | Skippe
     take: StillTake = part.content
     yield from take.lost
     for view in take.views:
-        everything = np.broadcast_to(ALL_JOINTS, view.joints_mm.shape[:2])
-        supervised = everything if view.supervised is None else view.supervised
-        for frame, file, joints_mm, known in zip(view.frames, view.files, view.joints_mm, supervised, strict=True):
+        for frame, file, joints_mm, known in zip(
+            view.frames, view.files, view.joints_mm, _supervised(view), strict=True
+        ):
             if not is_wanted(frame, settings):
                 continue
             try:
@@ -94,16 +94,25 @@ def read_stills(settings: BuildSettings, part: Part) -> Iterator[Person | Skippe
 
 
 def survey_stills(settings: BuildSettings, part: Part) -> Survey:
-    """Pictures by camera, how each camera was read, and what is not there."""
+    """Pictures by camera, how each camera was read, what is not there, and poses that no person has."""
     take: StillTake = part.content
     counts: dict[tuple[str, str, str], int] = {}
     damage = list(take.lost)
     for view in take.views:
-        missing = lacking(settings.raw, view.files)
-        wanted = zip(view.frames, view.files, strict=True)
-        damage += [Skipped(file, frame, MISSING) for frame, file in wanted if file in missing]
-        counts[take.subject, take.action, view.camera] = len(view.frames) - len(missing)
+        missing, known = lacking(settings.raw, view.files), _supervised(view)
+        faults = [
+            Skipped(file, frame, fault)
+            for frame, file, joints_mm, joints in zip(view.frames, view.files, view.joints_mm, known, strict=True)
+            if (fault := MISSING if file in missing else pose_fault(joints_mm, joints))
+        ]
+        damage += faults
+        counts[take.subject, take.action, view.camera] = len(view.frames) - len(faults)
     return Survey(counts, tuple(view.note for view in take.views), tuple(damage))
+
+
+def _supervised(view: View) -> np.ndarray:
+    """`n 17`."""
+    return np.broadcast_to(ALL_JOINTS, view.joints_mm.shape[:2]) if view.supervised is None else view.supervised
 
 
 def cut_parts(settings: BuildSettings, takes: list[StillTake]) -> list[Part]:

@@ -18,7 +18,7 @@ from poselib.errors import InputError
 from shards.readers.checks import FORMULAS, camera_position, choose_convention, skeleton_fault
 from shards.readers.h36m_faults import RELEASE_NAMES, Recording, corrected, fault_lines, left_out
 from shards.readers.h36m_metadata import Camera, Metadata, guess_take, read_metadata
-from shards.readers.h36m_person import Lens, check_subjects, count_wanted, is_wanted, make_person
+from shards.readers.h36m_person import Lens, check_subjects, count_wanted, is_wanted, make_person, pose_fault
 from shards.readers.h36m_poses import read_poses
 from shards.readers.video import OtherLength, decode, open_video
 from shards.records import Skipped
@@ -26,6 +26,7 @@ from shards.settings import BuildSettings
 from shards.source import Part, Person, Reader, Survey
 from shards.table import natural_order
 
+ENDS_EARLY: Final = "the video ends before its poses do"
 POSES: Final = "MyPoseFeatures/D3_Positions"
 
 
@@ -111,25 +112,30 @@ def split(settings: BuildSettings) -> str:
 
 
 def survey(settings: BuildSettings, part: Part) -> Survey:
-    """Frames by camera, from the pose file and the heads of the videos."""
+    """Frames by camera, from the poses and the heads of the videos."""
     take: Take = part.content
     cameras = [name for name in sorted(take.cameras) if not left_out(settings, take, name)]
     poses, fault = _take_poses(settings, take)
     if fault:
         return Survey({}, (), (_lost(settings, take, cameras, poses, fault),))
-    frames = count_wanted(len(poses), settings)
     counts: dict[tuple[str, str, str], int] = {}
     notes, damage = [], []
     for name in cameras:
         camera, file = take.cameras[name], take.video_file(name)
         try:
             with open_video(settings.raw / file, len(poses)) as container:
-                size = (container.streams.video[0].width, container.streams.video[0].height)
-            vector = camera.position_mm
-            notes.append(FORMULAS[choose_convention(poses, camera.rotation, vector, camera.intrinsics, size)])
-            counts[take.subject, take.action, name] = frames
+                stream = container.streams.video[0]
+                size, frames = (stream.width, stream.height), stream.frames or len(poses)
+            convention = choose_convention(poses, camera.rotation, camera.position_mm, camera.intrinsics, size)
         except (av.FFmpegError, OSError, ValueError) as error:
             damage.append(Skipped(file, -1, _reason(error), _lost_frames(error, len(poses), settings)))
+            continue
+        notes.append(FORMULAS[convention])
+        place = camera_position(convention, camera.rotation, camera.position_mm)
+        lost = _pose_damage(settings, file, world_to_camera(poses, camera.rotation, place), frames)
+        damage += lost
+        kept = count_wanted(len(poses), settings) - sum(skip.samples for skip in lost)
+        counts[take.subject, take.action, name] = kept
     return Survey(counts, tuple(notes), tuple(damage))
 
 
@@ -155,6 +161,16 @@ def _reason(error: Exception) -> str:
 def _lost_frames(error: Exception, poses: int, settings: BuildSettings) -> int:
     """How many wanted frames a recording has that a video cannot give, as far as poses and video tell."""
     return count_wanted(max(poses, error.frames) if isinstance(error, OtherLength) else poses, settings)
+
+
+def _pose_damage(settings: BuildSettings, file: str, joints_mm: np.ndarray, frames: int) -> list[Skipped]:
+    """What a build would skip of a sound video of so many frames, told from its poses `f 17 3` mm, camera frame."""
+    wanted = [frame for frame in range(len(joints_mm)) if is_wanted(frame, settings)]
+    filmed = [frame for frame in wanted if frame < frames]
+    damage = [Skipped(file, frame, fault) for frame in filmed if (fault := pose_fault(joints_mm[frame]))]
+    if len(filmed) < len(wanted):
+        damage.append(Skipped(file, wanted[len(filmed)], ENDS_EARLY, len(wanted) - len(filmed)))
+    return damage
 
 
 def _videos(raw: Path, subject: str, metadata: Metadata) -> set[tuple[str, str]]:
@@ -191,7 +207,7 @@ def _film(settings: BuildSettings, take: Take, name: str, poses: np.ndarray) -> 
     camera = take.cameras[name]
     lens = Lens(camera.intrinsics, camera.distortion)
     place: np.ndarray | None = None
-    done, lost, reason = 0, len(wanted), "the video ends before its poses do"
+    done, lost, reason = 0, len(wanted), ENDS_EARLY
     try:
         for index, frame in decode(settings.raw / file, len(poses), wanted):
             if frame is not None and place is None:

@@ -228,7 +228,7 @@ def test_a_video_shorter_or_much_longer_than_its_poses_is_named(human36m, own_co
     assert "ends before" in longer[0].reason
     raw_writers.write_poses(path, poses[:6])
     shorter = [i for i in read_all(settings_for(own_copy, tmp_path, subjects=("S1",))) if isinstance(i, Skipped)]
-    assert [(s.frame, s.samples) for s in shorter] == [(-1, 2), (-1, 2)]
+    assert [(s.frame, s.samples) for s in shorter] == [(-1, 3), (-1, 3)]
     assert "12 frames, its pose file 6" in shorter[0].reason
 
 

@@ -4,13 +4,16 @@ import json
 import pickle
 import shutil
 
+import cdflib
 import cv2
 import numpy as np
 import pytest
 
 import pose
+from poselib.errors import InputError
+from shards.build import build
 from shards.check import check_raw
-from shards.settings import CheckSettings
+from shards.settings import BuildSettings, CheckSettings
 
 pytestmark = pytest.mark.unit
 
@@ -85,6 +88,31 @@ def test_a_missing_video_is_named_by_the_official_layout(layouts, tmp_path):
     gone.unlink()
     report = check_raw(CheckSettings(raw=raw, sheet=tmp_path / "sheet.jpg", subjects=("S9",), pictures=2))
     assert [skip.file for skip in report.damage] == [str(gone.relative_to(raw))]
+
+
+def poses_of(raw):
+    return next((raw / "S1/MyPoseFeatures/D3_Positions").glob("*.cdf"))
+
+
+@pytest.mark.parametrize("layout", ["h36m", "h36m_kf"])
+def test_poses_that_no_person_has_are_listed_as_a_build_would_skip_them(layouts, raw_writers, tmp_path, layout):
+    raw = shutil.copytree(layouts[layout], tmp_path / "raw")
+    if layout == "h36m":
+        path = poses_of(raw)
+        poses = np.asarray(cdflib.CDF(path).varget("Pose"), float).reshape(-1, 32, 3)
+        poses[2] = np.nan
+        raw_writers.write_poses(path, np.concatenate([poses, poses[:2]]))  # and two without a picture
+    else:
+        path = next(raw.glob("extra/*.npy"))
+        labels = np.load(path, allow_pickle=True).item()
+        labels["table"]["keypoints"][1, 3] = np.nan
+        np.save(path, labels, allow_pickle=True)
+    report = check_raw(CheckSettings(raw=raw, sheet=tmp_path / "sheet.jpg", every=1, pictures=6))
+    with pytest.raises(InputError, match="samples are damaged, more than 1%"):
+        build(BuildSettings(raw=raw, out=tmp_path / "out", workers=1, stored_px=64, every=1))
+    skipped = (tmp_path / "out/.building/skipped.txt").read_text().splitlines()
+    assert sorted(map(str, report.damage)) == sorted(skipped)
+    assert sum(skip.samples for skip in report.damage) == (4 * 3 if layout == "h36m" else 4)
 
 
 def test_a_sheet_of_another_kind_is_refused(tmp_path, capsys):
