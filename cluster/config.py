@@ -158,11 +158,37 @@ def _build(
 ) -> Settings:
     """Settings from the values of files and the words of a command line."""
     try:
-        namespace = parser.parse_object(values, defaults=True) if values else None
+        namespace = parser.parse_object(_complete(values, words, cls), defaults=True) if values else None
         parsed = parser.parse_args(words, namespace=namespace)
     except jsonargparse.ArgumentError as error:
         raise SettingsError(_explain(str(error), cls, origins)) from error
     return _construct(cls, parsed.as_dict(), origins)
+
+
+def _complete(values: dict[str, Any], words: list[str], cls: type) -> dict[str, Any]:
+    """The values of files with the required keys of the command line: the parser wants these with the files'."""
+    complete: dict[str, Any] = _merge({}, values)
+    for word, after in zip(words, [*words, ""][1:], strict=True):
+        key, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and key in _required(cls):
+            *groups, name = key.split(".")
+            leaf: dict[str, Any] = {name: value if equals else after}
+            for group in reversed(groups):
+                leaf = {group: leaf}
+            _merge(complete, leaf)
+    return complete
+
+
+def _required(cls: type, prefix: str = "") -> Iterator[str]:
+    """Dotted keys that have no default."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if field.default is field.default_factory is dataclasses.MISSING:
+            hint = hints[field.name]
+            if dataclasses.is_dataclass(hint):
+                yield from _required(typing.cast(type, hint), f"{prefix}{field.name}.")
+            else:
+                yield f"{prefix}{field.name}"
 
 
 def _construct(cls: type[Settings], values: Mapping[str, Any], origins: Origins, prefix: str = "") -> Settings:

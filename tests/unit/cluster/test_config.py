@@ -96,6 +96,17 @@ def test_mistakes_on_the_command_line_are_one_line(base, argv, words):
         assert word in str(error.value)
 
 
+@pytest.mark.parametrize("words", [["--name", "y", "--data.h36m", "there"], ["--name=y", "--data.h36m=there"]])
+def test_required_keys_may_stand_on_the_command_line_alone(base, words):
+    path = write(base, "data: {mpii: null}\nbatch: {micro: 8}\n")
+    run = parse(Run, ["--config", str(path), *words])
+    assert (run.name, run.data.h36m, run.data.mpii, run.batch.micro) == ("y", "there", None, 8)
+    with pytest.raises(SettingsError, match=r"required: data\.h36m"):
+        parse(Run, ["--config", str(path), "--name", "y"])
+    with pytest.raises(SettingsError, match="name must be the plain name"):
+        parse(Run, ["--config", str(path), *words, "--name", ".."])
+
+
 def test_missing_keys_are_named():
     with pytest.raises(SettingsError, match=r"name, data\.h36m"):
         parse(Run, [])
