@@ -9,6 +9,7 @@ from cluster.submit import batch_script, logs, submit, wait_for
 from poselib.errors import InputError
 from shards.build import finish, open_shares
 from shards.commands import build_shards, describe_set
+from shards.readers import find_reader
 from shards.settings import BuildSettings
 
 
@@ -21,6 +22,7 @@ def submit_shards(settings: SubmitShardsSettings) -> None:
     console, build = Console(), settings.build_settings()
     name, job = f"shards-{build.out.name}", replace(settings.job, folder=settings.job.folder / build.out.name)
     if settings.dry_run:
+        find_reader(build)  # what would be refused is refused here too
         console.print(batch_script(settings.tasks, name, job), soft_wrap=True, highlight=False, markup=False)
         return
     shares = [replace(build, share=f"{number}/{settings.tasks}") for number in open_shares(build, settings.tasks)]

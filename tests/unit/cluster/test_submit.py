@@ -60,6 +60,8 @@ def test_a_set_built_by_local_tasks_is_the_same(studio, shard_sets, tmp_path, mo
     local = ["--tasks", "2", "--job.executor", "local", "--job.cpus", "1"]
     assert pose.main([*words, "--dry_run", "true"]) == 0
     assert "#SBATCH --array=0-15" in capsys.readouterr().out
+    assert pose.main(["submit", "shards", "nowhere", "set", "--dry_run", "true"]) == 1
+    assert "nowhere is not a folder" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     assert pose.main([*words, *local]) == 0
     assert content(tmp_path / "set") == content(shard_sets["mpii"])
