@@ -19,11 +19,43 @@ fail() {
   exit 1
 }
 
+# A batch shell is no login shell, so `module` may still have to be defined; what defines it knows no `set -u`.
+load_module() {
+  local file code=0
+  set +u
+  for file in lmod z00_lmod modules; do
+    # shellcheck source=/dev/null
+    [ -n "$(type -t module)" ] || [ ! -r "/etc/profile.d/$file.sh" ] || . "/etc/profile.d/$file.sh"
+  done
+  module load "$1" || code=$?
+  set -u
+  return "$code"
+}
+
 [ -n "${SLURM_JOB_ID:-}" ] || fail "this is a batch script: sbatch slurm/train.sh --config FILE ..."
 
 # Slurm runs a copy of this file from its spool, so the project is found from where it was submitted.
-pose=$SLURM_SUBMIT_DIR/.venv/bin/pose
-[ -x "$pose" ] || pose=$(command -v pose) || fail "no .venv/bin/pose in $SLURM_SUBMIT_DIR and no pose on PATH"
+command=("$SLURM_SUBMIT_DIR/.venv/bin/pose")
+if [ -n "${POSE_IMAGE:-}" ]; then
+  command=(apptainer exec "$POSE_IMAGE" pose)
+elif [ ! -x "${command[0]}" ]; then
+  pose=$(command -v pose) || fail "no .venv/bin/pose in $SLURM_SUBMIT_DIR and no pose on PATH"
+  command=("$pose")
+fi
+
+# A site profile (configs/site): its modules, its variables, and the words that call `pose` on a node. Read as data.
+if [ -n "${POSE_SITE:-}" ]; then
+  lines=$("${command[@]}" site "$POSE_SITE" --show task) || fail "the site profile $POSE_SITE cannot be used"
+  words=()
+  while read -r kind value; do
+    case $kind in
+      module) load_module "$value" || fail "module load $value failed" ;;
+      set) export "${value?}" ;;
+      word) words+=("$value") ;;
+    esac
+  done <<<"$lines"
+  [ ${#words[@]} -eq 0 ] || command=("${words[@]}")
+fi
 
 # One task per GPU, and the node's cores shared out evenly.
 tasks=${SLURM_NTASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
@@ -41,7 +73,7 @@ trap : TERM USR1 USR2
 
 # A rank that fails ends all at once; ranks that outlive the others' good end have a minute.
 srun --ntasks="$((SLURM_JOB_NUM_NODES * tasks))" --ntasks-per-node="$tasks" --cpus-per-task="$cpus" \
-  --kill-on-bad-exit=1 --wait=60 "$pose" train "$@" &
+  --kill-on-bad-exit=1 --wait=60 "${command[@]}" train "$@" &
 step=$!
 code=0
 wait "$step" || code=$?
@@ -52,4 +84,4 @@ done
 
 # Requeue or not: `pose requeue` knows the run. With 1, 2 and 76 `pose train` has said what a new start would meet again.
 case $code in 1 | 2 | 76) exit "$code" ;; esac
-exec "$pose" requeue "$@" --exit_code "$code"
+exec "${command[@]}" requeue "$@" --exit_code "$code"

@@ -11,7 +11,7 @@ from lab import Lab, LabError
 pytestmark = pytest.mark.slurm
 
 SCRIPT = Path(__file__).parents[2] / "slurm" / "train.sh"
-NAMES = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "MASTER_ADDR", "MASTER_PORT")
+NAMES = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "MASTER_ADDR", "MASTER_PORT", "LOADED", "NCCL_DEBUG")
 HOSTILE = ["--name", "two words", "$(touch gotcha)", "`touch gotcha`", "*", "a;touch gotcha", 'it\'s "quoted"', ""]
 
 
@@ -23,7 +23,10 @@ def project(tmp_path: Path) -> Path:
     pose.write_text(
         f"#!{sys.executable}\nimport json, os, sys\n"
         "if sys.argv[1] == 'requeue': sys.exit(print(json.dumps(sys.argv[1:])))\n"
-        f"line = {{'argv': sys.argv[1:], **{{n: os.environ[n] for n in {NAMES}}}}}\n"
+        "if sys.argv[1] == 'site':\n"
+        f"    sys.path.insert(0, {str(SCRIPT.parents[1])!r})\n"
+        "    import pose; sys.exit(pose.main(sys.argv[1:]))\n"
+        f"line = {{'argv': sys.argv[1:], **{{n: os.environ.get(n) for n in {NAMES}}}}}\n"
         "os.write(1, (json.dumps(line) + '\\n').encode())\n"
     )
     pose.chmod(0o755)
@@ -75,6 +78,53 @@ def test_a_missing_installation_is_one_clear_line(lab: Lab, tmp_path: Path) -> N
     job = lab.sbatch(SCRIPT, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"})
     with pytest.raises(LabError, match=r"no \.venv/bin/pose in .* and no pose on PATH"):
         lab.wait(job, "COMPLETED")
+
+
+class TestSiteProfile:
+    """What `sbatch $(pose site ...)` has the script do on the node."""
+
+    @pytest.fixture
+    def profile(self, project: Path, tmp_path: Path) -> Path:
+        path = tmp_path / "site.yaml"
+        path.write_text("modules: [gcc/12.2, cuda]\nvariables: [NCCL_DEBUG=WARN]\n")
+        return path
+
+    def environment(self, profile: Path, module: str, **more: str) -> dict[str, str]:
+        return {"POSE_SITE": str(profile), "BASH_FUNC_module%%": f"() {{ {module}; }}", **more}
+
+    def test_modules_variables_and_tasks(self, lab: Lab, project: Path, profile: Path) -> None:
+        module = '[ "$1" = load ] && export LOADED="${LOADED:-}<$2>" && : $unset'
+        [task] = tasks(lab, lab.sbatch(SCRIPT, *HOSTILE, cwd=project, env=self.environment(profile, module)))
+        assert (task["LOADED"], task["NCCL_DEBUG"]) == ("<gcc/12.2><cuda>", "WARN")
+        assert task["argv"] == ["train", *HOSTILE]
+
+    def test_the_words_of_an_image_need_no_pose_on_the_host(
+        self, lab: Lab, project: Path, profile: Path, tmp_path: Path
+    ) -> None:
+        stub = tmp_path / "bin" / "apptainer"
+        stub.parent.mkdir()
+        stub.write_text(
+            f'#!/bin/bash\nwhile [ "$1" != pose ]; do shift; done\nshift\n'
+            f'export LOADED=image\nexec "{project}/.venv/bin/pose" "$@"\n'
+        )
+        stub.chmod(0o755)
+        profile.write_text(f"image: {tmp_path}/pose.sif\nbinds: [/srv]\ngpus_per_node: 1\n")
+        more = {"POSE_IMAGE": f"{tmp_path}/pose.sif", "PATH": f"{stub.parent}:/usr/bin:/bin"}
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        job = lab.sbatch(SCRIPT, "--name", "x", cwd=elsewhere, env=self.environment(profile, "true", **more))
+        [task] = tasks(lab, job)
+        assert (task["LOADED"], task["argv"]) == ("image", ["train", "--name", "x"])
+
+    def test_a_module_that_cannot_be_loaded_ends_the_job(self, lab: Lab, project: Path, profile: Path) -> None:
+        job = lab.sbatch(SCRIPT, cwd=project, env=self.environment(profile, '[ "$2" != cuda ]'))
+        with pytest.raises(LabError, match=r"train\.sh: module load cuda failed"):
+            lab.wait(job, "COMPLETED")
+
+    def test_a_missing_profile_ends_the_job(self, lab: Lab, project: Path, tmp_path: Path) -> None:
+        job = lab.sbatch(SCRIPT, cwd=project, env={"POSE_SITE": str(tmp_path / "no.yaml")})
+        with pytest.raises(LabError, match=r"no such site profile[\s\S]*train\.sh: the site profile .* cannot be used"):
+            lab.wait(job, "COMPLETED")
 
 
 def test_outside_slurm_it_says_how(lab: Lab) -> None:
