@@ -74,7 +74,7 @@ def shard_window(run: Run) -> Literal["auto", "full"] | int:
 
 def load_bank(run: Run, data: RunData) -> Bank | None:
     """The objects that a run pastes, in memory; None where it pastes none."""
-    return open_bank(run.data.voc) if data.occluders and run.data.voc else None
+    return open_bank(run.data.voc, run.loader.storage) if data.occluders and run.data.voc else None
 
 
 def evaluation_source(run: Run, part: Part, folder: str | None = None) -> Source:
@@ -141,7 +141,7 @@ def _occluders(run: Run, train: list[Source]) -> Manifest | None:
             "augment.occluders pastes objects over people, but data.voc names no bank of them; build one with"
             " `pose shards build VOC2012 data/shards/voc`, or set augment.occluders to 0"
         )
-    manifest = open_manifest(run.data.voc)
+    manifest = open_manifest(run.data.voc, run.loader.storage)
     if manifest.kind != "occluders":
         raise InputError(f"{run.data.voc} holds {manifest.kind}; data.voc needs occluders")
     return manifest

@@ -1,7 +1,6 @@
 """Which people and frames a run learns from and is scored on. No torch here."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from poselib.settings import check_at_least
@@ -24,7 +23,7 @@ class DataSettings:
     Attributes:
         h36m: shard set of Human3.6M: its folder, or a URL that fsspec understands.
         mpii: shard set of MPII, the same; none trains on Human3.6M alone.
-        voc: occluder bank of VOC2012, for runs that paste objects over people.
+        voc: occluder bank of VOC2012, the same, for runs that paste objects over people.
         split: which subjects train, validate and test.
         train_subjects: others than the split's.
         val_subjects: others than the split's.
@@ -41,7 +40,7 @@ class DataSettings:
 
     h36m: str
     mpii: str | None = None
-    voc: Path | None = None
+    voc: str | None = None
     split: Split = "eth"
     train_subjects: tuple[str, ...] = ()
     val_subjects: tuple[str, ...] = ()

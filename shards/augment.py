@@ -88,14 +88,12 @@ def plan(
         turn_matrices(zoom, angle, model), crop_matrices(arrays["box"].astype(np.float64), crop, model)
     )
     crop_from_stored[mirrored] = compose_affine(mirror_matrix(model.crop_width), crop_from_stored[mirrored])
-    order = np.where(mirrored[:, None], _MIRROR, np.arange(len(_MIRROR)))
-    joints = {name: np.take_along_axis(arrays[name], order[..., None], 1) for name in ("joints_px", "joints_mm")}
-    known = {name: np.take_along_axis(arrays[name], order, 1) for name in ("supervised_px", "supervised_mm")}
+    joints = np.arange(len(mirrored))[:, None], np.where(mirrored[:, None], _MIRROR, np.arange(len(_MIRROR)))
     targets, weights = encode(
-        apply_affine(crop_from_stored, joints["joints_px"]),
-        joints["joints_mm"],
-        known["supervised_px"],
-        known["supervised_mm"],
+        apply_affine(crop_from_stored, arrays["joints_px"][joints]),
+        arrays["joints_mm"][joints],
+        arrays["supervised_px"][joints],
+        arrays["supervised_mm"][joints],
         model,
         zoom=zoom if crop.z_scaled_with_zoom else 1.0,
         mask_outside=crop.mask_outside,

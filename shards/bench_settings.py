@@ -1,7 +1,6 @@
 """What `pose loader bench` measures. No torch here."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from poselib.settings import check_at_least
@@ -15,7 +14,7 @@ class LoaderBenchSettings:
 
     Attributes:
         folder: of the shard set, or its URL.
-        voc: occluder bank; with one, pasting objects is measured too.
+        voc: occluder bank, its folder or URL; with one, pasting objects is measured too.
         crop_width: of the crops, px.
         crop_height: of the crops, px.
         batch: samples of a micro-batch.
@@ -29,7 +28,7 @@ class LoaderBenchSettings:
     """
 
     folder: str
-    voc: Path | None = None
+    voc: str | None = None
     crop_width: int = 256
     crop_height: int = 256
     batch: int = 24

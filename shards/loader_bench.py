@@ -93,7 +93,7 @@ def advise(slowest: str, threads: int, cores: int, on_gpu: bool, has_gpu: bool) 
 def measure(settings: LoaderBenchSettings, threads: int, on_gpu: bool) -> tuple[list[Stage], float]:
     """The stages, and the seconds per picture of the whole loader."""
     shards = ShardSet.open(settings.folder, storage=settings.storage)
-    bank = open_bank(settings.voc) if settings.voc else None
+    bank = open_bank(settings.voc, settings.storage) if settings.voc else None
     augment = settings.augment
     if bank and not augment.occluders:
         augment = replace(augment, occluders=_OCCLUDERS)

@@ -19,6 +19,7 @@ import numpy as np
 from poselib.errors import InputError
 from shards.occluders import load_occluders
 from shards.settings import MOST_OCCLUDERS, AugmentSettings
+from shards.storage_settings import StorageSettings
 
 LEVELS: Final = 4
 """Sizes at which each object stands ready: its own, half, a quarter, an eighth."""
@@ -73,13 +74,13 @@ class Layers:
     object_from_crop: np.ndarray
 
 
-def open_bank(folder: Path) -> Bank:
-    """The occluder bank of a folder, ready to be drawn from.
+def open_bank(folder: Path | str, storage: StorageSettings | None = None) -> Bank:
+    """The occluder bank of a folder or behind a URL, ready to be drawn from.
 
     Raises:
         InputError: no finished bank there, an empty one, or a shard that cannot be read.
     """
-    pictures = load_occluders(folder)
+    pictures = load_occluders(folder, storage)
     if not pictures:
         raise InputError(f"{folder} holds no occluders; build the bank from VOC2012 again")
     return make_bank(pictures)
@@ -111,7 +112,8 @@ def draw_occlusions(
     if bank is None:
         if share.any():
             raise InputError("occluders are asked for, but no occluder bank is given")
-        bank = make_bank([np.zeros((1, 1, 4), np.uint8)])
+        none = np.zeros((len(uniform), MOST_OCCLUDERS), np.int64)
+        return Occlusions(none[:, 0], none, none, np.zeros((*none.shape, 2, 3), np.float32))
     fewest, most = np.array([settings.occluder_count for settings in augment]).reshape(-1, 2).T
     count = np.where(uniform[:, 0] < share, fewest + (uniform[:, 1] * (most - fewest + 1)).astype(np.int64), 0)
     which, size, x, y = uniform[:, 2:].reshape(-1, MOST_OCCLUDERS, 4).transpose(2, 0, 1)

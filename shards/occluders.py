@@ -12,8 +12,11 @@ import cv2
 import numpy as np
 
 from poselib.errors import InputError
-from shards.records import Manifest, read_manifest
+from shards.manifest import MANIFEST, open_manifest
+from shards.place import Place
+from shards.records import Manifest
 from shards.sample import Names
+from shards.storage_settings import StorageSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,33 +39,37 @@ class Occluder:
         }
 
 
-def load_occluders(folder: Path) -> list[np.ndarray]:
+def load_occluders(folder: Path | str, storage: StorageSettings | None = None) -> list[np.ndarray]:
     """All occluders of a bank, uint8 `h w 4` each, RGBA, in the bank's order.
+
+    Args:
+        folder: where the bank lies, a folder or a URL.
+        storage: how it is reached.
 
     Raises:
         InputError: no finished bank there, or a shard that cannot be read.
     """
-    manifest = _open_bank(folder)
+    place = Place(folder, storage or StorageSettings())
+    manifest = _open_bank(place)
     pictures = []
     for shard in manifest.shards:
         try:
-            with tarfile.open(folder / shard.file) as tar:
+            with tarfile.open(place.local(shard.file, shard.sha256, shard.bytes)) as tar:
                 for member in tar:
                     stream = tar.extractfile(member)
                     if stream is not None and member.name.endswith(".png"):
                         pictures.append(_decode(stream.read()))
         except (OSError, tarfile.TarError, ValueError) as error:
-            raise InputError(f"{folder / shard.file} cannot be read ({error}); build the bank again") from error
+            raise InputError(f"{place.of(shard.file)} cannot be read ({error}); build the bank again") from error
     return pictures
 
 
-def _open_bank(folder: Path) -> Manifest:
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise InputError(f"{folder} is no finished occluder bank: it has no manifest.json; build one from VOC2012")
-    manifest = read_manifest(path)
+def _open_bank(place: Place) -> Manifest:
+    if place.folder is not None and not (place.folder / MANIFEST).is_file():
+        raise InputError(f"{place.name} is no finished occluder bank: it has no {MANIFEST}; build one from VOC2012")
+    manifest = open_manifest(place.name, place.settings)
     if manifest.kind != "occluders":
-        raise InputError(f"{folder} holds {manifest.kind}, not occluders")
+        raise InputError(f"{place.name} holds {manifest.kind}, not occluders")
     return manifest
 
 

@@ -86,7 +86,7 @@ def build_pipeline(
     if on_gpu:
         define = _dali_graph(feed, width, height, objects, hw_decoder_load)
     else:
-        define = _opencv_graph(feed, width, height, objects, finished)
+        define = _opencv_graph(feed, width, height, finished)
     settings = {
         "batch_size": batch,
         "num_threads": threads,
@@ -98,39 +98,39 @@ def build_pipeline(
     return Graph(pipeline, None if on_gpu else finished)
 
 
-def _opencv_graph(
-    feed: Feed, width: int, height: int, objects: int, finished: "deque[np.ndarray]"
-) -> Callable[..., Any]:
+def _opencv_graph(feed: Feed, width: int, height: int, finished: "deque[np.ndarray]") -> Callable[..., Any]:
     """The graph of the CPU. OpenCV writes the crops of a batch into one new array, which goes to `finished`; what the
-    graph itself puts out is empty. So no crop is ever copied."""
+    graph itself puts out is empty. Matrices and objects wait outside of it too. So DALI copies nothing but bytes."""
     empty = np.zeros(1, np.uint8)
+    fed: deque[tuple[np.ndarray, Layers | None]] = deque()  # the graph works on its batches in their order
 
-    def cut(*inputs: list[np.ndarray]) -> list[np.ndarray]:
-        crops = np.empty((len(inputs[0]), height, width, 3), np.uint8)
+    def source() -> list[np.ndarray]:
+        jpegs, matrices, layers = feed()
+        # Our pixel centres sit at +0.5, OpenCV's at integers.
+        matrices = matrices.astype(np.float64)
+        matrices[..., 2] += matrices[..., :2] @ [0.5, 0.5] - [0.5, 0.5]
+        fed.append((matrices, layers))
+        return jpegs
+
+    def cut(pictures: list[np.ndarray]) -> list[np.ndarray]:
+        matrices, layers = fed.popleft()
+        crops = np.empty((len(pictures), height, width, 3), np.uint8)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        for crop, picture, matrix, *pasted in zip(crops, *inputs, strict=True):
+        for crop, picture, matrix in zip(crops, pictures, matrices, strict=True):
             cv2.warpAffine(picture, matrix, (width, height), dst=crop, flags=flags)
-            if pasted:
-                _paste_all(crop, *pasted)
+        if layers is not None:
+            for crop, objects, maps in zip(crops, layers.pictures, layers.object_from_crop, strict=True):
+                for picture, object_from_crop in zip(objects, maps, strict=False):  # more maps than objects
+                    paste(crop, picture, object_from_crop)
         finished.append(crops)
         return [empty] * len(crops)
 
     @pipeline_def
     def graph() -> Any:
-        encoded, *rest = fn.external_source(_packed(feed, objects), num_outputs=5 if objects else 2)
-        pictures = fn.decoders.image(encoded, device="cpu", output_type=DALIImageType.RGB)
-        return fn.python_function(pictures, *rest, function=cut, num_outputs=1, batch_processing=True)
+        pictures = fn.decoders.image(fn.external_source(source), device="cpu", output_type=DALIImageType.RGB)
+        return fn.python_function(pictures, function=cut, num_outputs=1, batch_processing=True)
 
     return graph
-
-
-def _paste_all(crop: np.ndarray, pixels: np.ndarray, sizes: np.ndarray, maps: np.ndarray) -> None:
-    """Paste objects, one over the other, whose pixels follow each other in one array."""
-    start = 0
-    for (rows, columns), object_from_crop in zip(sizes.tolist(), maps[: len(sizes)], strict=True):
-        stop = start + rows * columns * 4
-        paste(crop, pixels[start:stop].reshape(rows, columns, 4), object_from_crop)
-        start = stop
 
 
 def _dali_graph(
@@ -181,24 +181,6 @@ def _warp(picture: Any, matrix: Any, width: int, height: int) -> Any:
 def _blend(crop: Any, layer: Any) -> Any:
     """DALI nodes: a premultiplied RGBA layer over a crop; rounded and clamped."""
     return fn.cast(crop * (1.0 - layer[:, :, 3:] / 255.0) + layer[:, :, :3], dtype=DALIDataType.UINT8)
-
-
-def _packed(feed: Feed, objects: int) -> Callable[[], tuple[Any, ...]]:
-    """The feed as OpenCV takes it: matrices in its pixels, and the objects of each crop as one array, for a node has a
-    fixed number of inputs."""
-
-    def source() -> tuple[Any, ...]:
-        jpegs, matrices, layers = feed()
-        # Our pixel centres sit at +0.5, OpenCV's at integers.
-        matrices = matrices.astype(np.float64)
-        matrices[..., 2] += matrices[..., :2] @ [0.5, 0.5] - [0.5, 0.5]
-        if not objects or layers is None:
-            return jpegs, matrices
-        pixels = [np.concatenate([np.empty(0, np.uint8), *map(np.ravel, parts)]) for parts in layers.pictures]
-        sizes = [np.array([part.shape[:2] for part in parts], np.int32).reshape(-1, 2) for parts in layers.pictures]
-        return jpegs, matrices, pixels, sizes, layers.object_from_crop
-
-    return source
 
 
 def _layered(feed: Feed, objects: int) -> Callable[[], tuple[Any, ...]]:
