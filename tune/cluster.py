@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tune.configuration import mutable
-from tune.settings import TuneSettings
+from tune.settings import SearchSettings, TuneSettings
 from tune.space import Choice, Space, list_domain
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def run_trials(search: "Search", count: int) -> None:
         searcher = SpaceSearcher(search.space, wanted, search.folder, search.is_over, search.on_change)
         with_checkpoints = wanted.scheduler == "pbt"
         tuner = tune.Tuner(
-            tune.with_resources(Trial, {"cpu": wanted.cpus, "gpu": wanted.gpus}),
+            tune.with_resources(Trial, _resources(wanted)),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=_SCHEDULERS[wanted.scheduler](settings, search.space),
@@ -73,6 +73,16 @@ def run_trials(search: "Search", count: int) -> None:
         ray.shutdown()
 
 
+def _resources(wanted: SearchSettings) -> Any:
+    """What a trial sets aside: on several nodes a bundle for each, and nothing for the trial that only watches."""
+    from ray import tune
+
+    if wanted.nodes == 1:
+        return {"cpu": wanted.cpus, "gpu": wanted.gpus}
+    bundle = {"CPU": wanted.cpus} | ({"GPU": wanted.gpus} if wanted.gpus else {})
+    return tune.PlacementGroupFactory([{}] + [bundle] * wanted.nodes, strategy="SPREAD")
+
+
 def _start_ray(settings: TuneSettings) -> None:
     """Join the Ray cluster that RAY_ADDRESS names, or start one on this machine's loopback."""
     import ray
@@ -82,6 +92,7 @@ def _start_ray(settings: TuneSettings) -> None:
         return
     cores = len(os.sched_getaffinity(0))
     ray.init(
+        "local",  # even where another cluster runs on this machine
         num_cpus=max(cores, int(settings.search.cpus)),
         include_dashboard=False,
         object_store_memory=_OBJECT_STORE,

@@ -73,7 +73,7 @@ def check_space(settings: TuneSettings, space: Space) -> int:
     for values in _examples(space):
         run = trial_run(settings, values, "check")
         if not count:
-            check(run, run.engine.ranks or default_ranks(run.engine.device))
+            check(run, _world_size(settings, run))
         _check_run(run, values, sets)
         count += 1
     return count
@@ -95,6 +95,14 @@ def mutable(space: Space) -> dict[str, Choice | Range]:
             )
         found[one.keys[0]] = one.domain
     return found
+
+
+def _world_size(settings: TuneSettings, run: Run) -> int:
+    """The ranks of a trial."""
+    search = settings.search
+    if search.nodes > 1 or search.gpus >= 1:
+        return search.nodes * (run.engine.ranks or max(1, int(search.gpus)))
+    return run.engine.ranks or default_ranks(run.engine.device)
 
 
 def _check_searcher(settings: TuneSettings, space: Space) -> None:

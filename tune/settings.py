@@ -26,6 +26,7 @@ class SearchSettings:
         parallel: trials at the same time; 0 takes as many as the CPUs and GPUs hold.
         cpus: CPU cores set aside for a trial.
         gpus: GPUs set aside for a trial; below 1, trials share one.
+        nodes: nodes that a trial's ranks are spread over; `cpus`, `gpus` and `engine.ranks` are then those of each.
         retries: new starts of a trial whose process on the cluster was lost; it goes on from its checkpoint.
         seed: of what is drawn.
         grace_epochs: epochs that `asha` gives every trial.
@@ -42,6 +43,7 @@ class SearchSettings:
     parallel: int = 0
     cpus: float = 1.0
     gpus: float = 0.0
+    nodes: int = 1
     retries: int = 1
     seed: int = 0
     grace_epochs: int = 1
@@ -50,7 +52,7 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         """Check every value; errors name the setting and the valid range."""
-        check_at_least(self, 1, "trials", "grace_epochs", "perturb_epochs")
+        check_at_least(self, 1, "trials", "nodes", "grace_epochs", "perturb_epochs")
         check_at_least(self, 0, "hours", "parallel", "cpus", "gpus", "seed", "retries")
         if self.reduction < 2:
             raise ValueError(f"reduction must be at least 2, not {self.reduction}")

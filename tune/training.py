@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from cluster.config import dump
 from cluster.run_folder import RUN_YAML, held
@@ -50,6 +50,40 @@ class Report:
     last: bool = False
 
 
+class Ranks(Protocol):
+    """What starts as `pose train`, asked as a process."""
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, once it has ended; raises subprocess.TimeoutExpired."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Pass on a signal."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+Launch = Callable[[Path, Path], Ranks]
+
+
+def launch_here(folder: Path, project: Path) -> Ranks:
+    """`pose train` on this machine, which starts its ranks itself."""
+    command = [sys.executable, "-m", "tune.child", str(os.getpid()), str(folder / CONFIG)]
+    with (folder / LOG).open("ab") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=project,
+            env=child_environment(os.environ),
+            start_new_session=True,  # Ctrl-C at the search's terminal is the driver's to pass on
+        )
+
+
 class Training:
     """The training of one trial in its run folder.
 
@@ -57,11 +91,13 @@ class Training:
         run: of the trial.
         metrics: names in the journal; whenever the first is logged there is a report.
         project: the folder that relative paths of the run start from.
+        launch: starts the ranks of the settings in a folder's train.yaml.
     """
 
-    def __init__(self, run: Run, metrics: tuple[str, ...], project: Path) -> None:
+    def __init__(self, run: Run, metrics: tuple[str, ...], project: Path, launch: "Launch") -> None:
         self.run, self.metrics, self.project = run, metrics, project
-        self._process: subprocess.Popen[bytes] | None = None
+        self._launch = launch
+        self._process: Ranks | None = None
         self._offset, self._seen = 0, set[int]()
         self._latest: dict[str, float] = {}
         self._reported = 0
@@ -74,19 +110,8 @@ class Training:
         folder = self.run.folder
         folder.mkdir(parents=True, exist_ok=True)
         _wait_until_free(folder)
-        config = folder / CONFIG
-        config.write_text(dump(self.run))
-        command = [sys.executable, "-m", "tune.child", str(os.getpid()), str(config)]
-        with (folder / LOG).open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.project,
-                env=child_environment(os.environ),
-                start_new_session=True,  # Ctrl-C at the search's terminal is the driver's to pass on
-            )
+        (folder / CONFIG).write_text(dump(self.run))
+        self._process = self._launch(folder, self.project)
 
     def next(self) -> Report:
         """Wait for the next validation.
@@ -119,7 +144,7 @@ class Training:
         try:
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()  # the ranks end with their launcher
             process.wait()
 
     def skip_to(self, step: int) -> None:

@@ -1,5 +1,6 @@
 """A trial as Ray sees it. The work is `pose train`'s: see tune/training.py."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from cluster.tracking.files import read_json, write_json
 from tune.configuration import trial_run
 from tune.records import IDS, SEARCH_YAML
 from tune.settings import TuneSettings
-from tune.training import Report, Training
+from tune.training import Launch, Report, Training, launch_here
 
 ENDED: Final = "has_ended"
 """In a result: whether the training itself is over. Ray sets `done` also where it stops a trial."""
@@ -28,9 +29,14 @@ class Trial(tune.Trainable):
         self.search = Path(config["search"])
         settings = load(TuneSettings, self.search / SEARCH_YAML)
         name = (self.search / IDS / self.trial_id).read_text()
-        self.training = Training(
-            trial_run(settings, config["values"], name), settings.search.metrics, Path(config["project"])
-        )
+        run, search = trial_run(settings, config["values"], name), settings.search
+        launch: Launch = launch_here
+        if search.nodes > 1:
+            from tune.nodes import RanksOnNodes
+
+            ranks = run.engine.ranks or max(1, int(search.gpus))
+            launch = partial(RanksOnNodes, search.nodes, ranks, search.cpus, search.gpus)
+        self.training = Training(run, search.metrics, Path(config["project"]), launch)
         self.mode = settings.search.modes[0]
         self.best: dict[str, float] = {}
         self.step_done = 0

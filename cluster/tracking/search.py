@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cluster.tracking.delivery import BUSY, LOCK_NAME, Batch, Delivery, Unreachable, _say, _take, _wait_for_end_of
 from cluster.tracking.files import read_json
 from cluster.tracking.handle import LOG_NAME, _finish
-from cluster.tracking.journal import JOURNAL_NAME
+from cluster.tracking.journal import JOURNAL_NAME, read_records
 from cluster.tracking.settings import TrackingSettings
 from poselib.errors import InputError
 
@@ -100,7 +100,7 @@ class SearchDelivery(Delivery):
             over = self._deadline is not None
             while self._send_next(store):
                 pass
-            tags = {"tune.study": self.run_dir.name}
+            tags = self._common_tags()
             for path in sorted(self.run_dir.glob(f"t*/{TRIAL_RECORD}")):
                 if path.parent not in trials:
                     trials[path.parent] = TrialDelivery(path.parent, tracking, self._pause, self._give_up_s)
@@ -109,6 +109,11 @@ class SearchDelivery(Delivery):
                 break
             self._check_over(2.0)
         self._insist(lambda: store.end(self._ledger.status, self._ledger.status_time))
+
+    def _common_tags(self) -> dict[str, str]:
+        """What the search's own journal says of itself, for the trials too: study, searcher, scheduler."""
+        told = [record["values"] for record, _ in read_records(self.run_dir) if record["kind"] == "tags"]
+        return {key: value for values in told for key, value in values.items() if key.startswith("tune.")}
 
     def _read_key(self) -> str:
         from cluster.tracking.delivery import _run_key

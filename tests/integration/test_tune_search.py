@@ -15,7 +15,7 @@ import pytest
 from cluster.config import load
 from cluster.settings import Run
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 SEARCH = """
 name: tiny
@@ -45,7 +45,7 @@ def command(*words: str | Path) -> list[str]:
 
 
 def tune(*words: str | Path, expect: int = 0) -> str:
-    done = subprocess.run(command(*words), capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command(*words), capture_output=True, text=True, timeout=800)
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout + done.stderr
 
