@@ -16,7 +16,7 @@ from shards.plan import unpacked
 from shards.readers import READERS
 from shards.records import Skipped
 from shards.settings import BuildSettings
-from shards.source import Part, Person
+from shards.source import LONGEST_KEY, Part, Person
 from shards.workers import peak_mib, run
 from shards.writer import PartRecord, Storable, read_record, write_part
 
@@ -87,12 +87,11 @@ def sound_record(settings: BuildSettings, name: str) -> PartRecord | None:
 
 def _stored(settings: BuildSettings, items: Iterator[Any]) -> Iterator[Storable | Skipped]:
     """People cropped; damage passed on, or raised under `strict`. Of samples with one key the first is taken."""
-    keys: set[str] = set()
+    taken: set[str] = set()
     for item in items:
-        if not isinstance(item, Skipped) and item.key in keys:
-            item = Skipped(item.names.picture, item.names.frame if item.names.camera else -1, "it is annotated twice")
-        if not isinstance(item, Skipped):
-            keys.add(item.key)
+        fault = "" if isinstance(item, Skipped) else _key_fault(item.key, taken)
+        if fault:
+            item = Skipped(item.names.picture, item.names.frame if item.names.camera else -1, fault)
         if isinstance(item, Person):
             try:
                 item = crop_person(item, settings)
@@ -101,6 +100,14 @@ def _stored(settings: BuildSettings, items: Iterator[Any]) -> Iterator[Storable 
         if isinstance(item, Skipped) and settings.strict:
             raise InputError(f"{item} (strict: stopped at the first damaged sample)")
         yield item
+
+
+def _key_fault(key: str, taken: set[str]) -> str:
+    """Why a sample cannot have this key, or an empty text; it is taken then."""
+    if key in taken:
+        return "it is annotated twice"
+    taken.add(key)
+    return "" if len(key) <= LONGEST_KEY else "its name is too long for a shard"
 
 
 def _progress() -> Progress:

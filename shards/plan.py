@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import time
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -17,7 +16,7 @@ from shards.building import BUILDING, hold_index
 from shards.columns import Piece, Place, read_places, write_columns
 from shards.readers import READERS
 from shards.settings import BuildSettings
-from shards.source import Index, Part
+from shards.source import Index, Part, plain_key
 from shards.workers import run_apart
 
 INDEX_VERSION: Final = 1
@@ -48,7 +47,7 @@ def plan_parts(settings: BuildSettings, layout: str) -> list[Part]:
     doubled = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if doubled:
         raise InputError(f"{settings.raw}: two recordings are both called {doubled[0]}; check metadata.xml's mapping")
-    odd = [name for name in names if not re.fullmatch(r"[\w-]+", name)]
+    odd = [name for name in names if name != plain_key(name)]
     if odd:
         raise InputError(f"{settings.raw}: {odd[0]!r} cannot be a shard's name; rename the recording's files")
     return parts

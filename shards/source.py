@@ -4,10 +4,11 @@ A part becomes one shard. Parts are cut by the raw data alone, so a build gives 
 workers, and a part that is finished stays finished.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -18,13 +19,16 @@ from shards.settings import BuildSettings
 
 Kind = Literal["people", "occluders"]
 
+LONGEST_KEY: Final = 90
+"""A tar's plain header has room for 100 with the ending."""
+
 
 @dataclass(frozen=True, eq=False)
 class Person:
     """One person in an original frame, before any cropping.
 
     Attributes:
-        key: unique in the set; no dots, since WebDataset splits names at the first one.
+        key: unique in its part, plain (see `plain_key`), up to `LONGEST_KEY` characters.
         names: what the sample is called.
         picture: uint8 `h w 3`, RGB, the whole frame as filmed.
         joints_px: `17 2` px of the frame under the set's lens; of the undistorted frame where it is `undistorted`.
@@ -120,6 +124,11 @@ class Reader:
     split: Callable[[BuildSettings], str]
     survey: Callable[[BuildSettings, Part], Survey]
     index: Index | None = None
+
+
+def plain_key(text: str) -> str:
+    """A text as a part of a sample's key: WebDataset splits names at dots, DALI's index at spaces."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)
 
 
 def is_synthetic(raw: Path) -> bool:

@@ -22,7 +22,7 @@ from shards.readers.pictures import inner_path, lacking, load_picture
 from shards.records import Skipped
 from shards.sample import Names
 from shards.settings import BuildSettings
-from shards.source import Part, Person, Reader, Survey, outside
+from shards.source import Part, Person, Reader, Survey, outside, plain_key
 
 PICTURES_PER_PART: Final = 400
 REFERENCE_PX: Final = 200.0
@@ -222,9 +222,8 @@ def _person(settings: BuildSettings, picture: Picture, person: Annotation, pixel
         side = person.scale * REFERENCE_PX * BOX_MARGIN
         centre = person.centre + np.array([0.0, BOX_DOWN * person.scale])
         box = np.array([*(centre - side / 2), side, side])
-    stem = PurePosixPath(picture.name).stem.replace(".", "_")
     return Person(
-        key=f"mpii_{stem}_{person.index:02d}",
+        key=f"mpii_{plain_key(PurePosixPath(picture.name).stem)}_{person.index:02d}",
         names=Names("mpii", file, part=picture.part),
         picture=pixels,
         joints_px=joints[:, :2],

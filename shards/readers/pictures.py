@@ -95,6 +95,6 @@ def plain_name(name: Any, where: Path) -> str:
     Raises:
         InputError: anything but letters, digits, `_` and `-`.
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise InputError(f"{where}: {name!r} is no name of a subject, camera or action")
     return name

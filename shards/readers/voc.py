@@ -20,7 +20,7 @@ from shards.readers.pictures import lacking, load_labels, load_picture
 from shards.records import Skipped
 from shards.sample import Names
 from shards.settings import BuildSettings
-from shards.source import Part, Reader, Survey
+from shards.source import Part, Reader, Survey, plain_key
 
 PICTURES_PER_PART: Final = 500
 SMALLEST_MASK_PX: Final = 500
@@ -73,7 +73,7 @@ def read(settings: BuildSettings, part: Part) -> Iterator[Occluder | Skipped]:
             cut = cut_out(picture, labels == index + 1, box)
             if cut is not None:
                 names = Names("voc", f"JPEGImages/{name}.jpg", frame=index)
-                yield Occluder(f"voc_{name.replace('.', '_')}_{index:02d}", names, cut)
+                yield Occluder(f"voc_{plain_key(name)}_{index:02d}", names, cut)
 
 
 def object_boxes(path: Path) -> dict[int, tuple[int, int, int, int]]:

@@ -19,6 +19,7 @@ from shards.readers import voc as voc_reader
 from shards.readers.pictures import load_picture
 from shards.records import Skipped
 from shards.settings import BuildSettings
+from shards.verify import verify
 
 pytestmark = pytest.mark.unit
 
@@ -175,3 +176,22 @@ def test_a_voc_picture_with_a_dot_in_its_name_keeps_its_members_apart(voc, tmp_p
     settings = settings_for(raw, tmp_path)
     [occluder] = [item for part in voc_reader.parts(settings) for item in voc_reader.read(settings, part)]
     assert occluder.key == "voc_2007_1_00"
+
+
+def test_names_that_tars_and_indexes_cannot_take_become_plain_or_are_skipped(raw_writers, tmp_path):
+    raw = tmp_path / "raw"
+    raw_writers.write_mpii(raw, 121)
+    path = raw / "mpii_human_pose_v1_u12_1.mat"
+    release = scipy.io.loadmat(path, struct_as_record=False)["RELEASE"]
+    entries = release[0, 0].annolist[0]
+    for number, name in ((3, "a picture \u00e9.1.jpg"), (5, "x" * 120 + ".jpg")):
+        picture = entries[number].image[0, 0]
+        (raw / "images" / str(picture.name[0])).rename(raw / "images" / name)
+        picture.name = np.array([name])
+    scipy.io.savemat(path, {"RELEASE": release})
+    shards = build(settings_for(raw, tmp_path / "out"))
+    assert "mpii_a_picture___1_00" in {shards.read(row).key for row in range(len(shards))}
+    (skip,) = shards.manifest.skipped
+    assert skip.file == f"images/{'x' * 120}.jpg"
+    assert skip.reason == "its name is too long for a shard"
+    verify(tmp_path / "out")
