@@ -9,10 +9,13 @@ import pytest
 import pose
 from cluster.config import dump, load, parse
 from cluster.data import open_data
+from cluster.endings import NeverAgain
 from cluster.plan import make_plan
 from cluster.schedule import Schedule
 from cluster.settings import Run
 from cluster.settings_submit import SubmitTrainSettings
+from cluster.submit_train import write_specs
+from cluster.train_task import TrainTask, train_rank_of_job
 from poselib.errors import InputError
 
 pytestmark = pytest.mark.unit
@@ -105,3 +108,22 @@ def test_an_evaluation_needs_a_run(tmp_path, capsys):
 def test_damaged_settings_are_refused_with_their_name(config):
     with pytest.raises(InputError, match="nodes must be at least 1"):
         parse(SubmitTrainSettings, ["--config", str(config), "--job.nodes", "0"])
+
+
+def refuse() -> None:
+    raise NeverAgain("a newer start is at work")
+
+
+def crash() -> None:
+    raise SystemExit(75)
+
+
+@pytest.mark.parametrize(("ending", "code"), [(lambda: None, 0), (refuse, 76), (crash, 75)])
+def test_a_rank_tells_the_batch_script_how_it_ended(config, tmp_path, monkeypatch, capsys, ending, code):
+    seen = []
+    monkeypatch.setattr("cluster.train_task.train", lambda run: (seen.append(run), ending()))
+    write_specs(tmp_path / "specs", [load(Run, config)])
+    with pytest.raises(SystemExit) as ended:  # which submitit lets through
+        train_rank_of_job(TrainTask(tmp_path / "specs" / "0.yaml"))
+    assert (ended.value.code, seen) == (code, [load(Run, config)])
+    assert capsys.readouterr().err == ("pose train: a newer start is at work\n" if code == 76 else "")
