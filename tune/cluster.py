@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,7 @@ def run_trials(search: "Search", count: int) -> None:
     import ray
     from ray import tune
 
+    from tune.population import Population
     from tune.searcher import SearchOver, SpaceSearcher
     from tune.trial import Trial
 
@@ -48,10 +50,10 @@ def run_trials(search: "Search", count: int) -> None:
         tuner = tune.Tuner(
             tune.with_resources(Trial, _resources(wanted)),
             tune_config=tune.TuneConfig(
-                search_alg=searcher,
+                search_alg=Population(searcher) if with_checkpoints else searcher,
                 scheduler=_SCHEDULERS[wanted.scheduler](settings, search.space),
                 num_samples=count,
-                max_concurrent_trials=wanted.parallel or None,
+                max_concurrent_trials=None if with_checkpoints else wanted.parallel or None,
                 trial_name_creator=lambda trial: trial.trial_id,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
@@ -63,12 +65,14 @@ def run_trials(search: "Search", count: int) -> None:
                 failure_config=tune.FailureConfig(max_failures=wanted.retries),
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_frequency=1 if with_checkpoints else 0,
-                    num_to_keep=2 if with_checkpoints else None,
+                    num_to_keep=4 if with_checkpoints else None,
                     checkpoint_at_end=False,
                 ),
             ),
         )
-        tuner.fit()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Consider boosting PBT performance", UserWarning)
+            tuner.fit()
     finally:
         ray.shutdown()
 
