@@ -20,6 +20,7 @@ class LoaderBenchSettings:
         batch: samples of a micro-batch.
         threads: DALI's CPU threads; 0 takes every core.
         device: where DALI decodes and warps; `auto` takes CUDA where it is.
+        hw_decoder_load: share of the pictures that go to the GPU's JPEG engines, where it has them.
         seconds: about how long each stage is measured.
         shard_window: shards that samples are mixed within; 0 for the whole set.
         augment: augmentation.
@@ -34,6 +35,7 @@ class LoaderBenchSettings:
     batch: int = 24
     threads: int = 0
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    hw_decoder_load: float = 0.65
     seconds: float = 2.0
     shard_window: int = 0
     augment: AugmentSettings = field(default_factory=AugmentSettings)
@@ -45,5 +47,7 @@ class LoaderBenchSettings:
         check_at_least(self, 8, "crop_width", "crop_height")
         check_at_least(self, 1, "batch")
         check_at_least(self, 0, "threads", "shard_window")
+        if not 0 <= self.hw_decoder_load <= 1:
+            raise ValueError(f"hw_decoder_load must lie in 0..1, not {self.hw_decoder_load}")
         if not 0 < self.seconds <= 600:
             raise ValueError(f"seconds must lie in 0..600, above 0, not {self.seconds}")

@@ -127,7 +127,8 @@ def measure(settings: LoaderBenchSettings, threads: int, on_gpu: bool) -> tuple[
             pasted = layers(bank, planned.occlusions) if objects and bank else None
             return reading.jpegs, planned.stored_from_crop, pasted
 
-        with build_pipeline(feed, at_once, *size, "gpu" if on_gpu else "cpu", 0, threads, 2, most) as graph:
+        load = settings.hw_decoder_load
+        with build_pipeline(feed, at_once, *size, "gpu" if on_gpu else "cpu", 0, threads, 2, most, load) as graph:
             graph.run()
             seconds = timed(graph.run)
             pictures = graph.run()
@@ -142,7 +143,7 @@ def measure(settings: LoaderBenchSettings, threads: int, on_gpu: bool) -> tuple[
         stages.append(Stage("blend", max(graph_s(whole_size, True)[0] - warped_s, 1e-7), crop))
     if on_gpu or device.type == "cuda":  # a CPU's graph writes where the training reads
         stages.append(Stage("copy", copy_s, crop))
-    loader = LoaderSettings(device="gpu" if on_gpu else "cpu", threads=threads, storage=settings.storage)
+    loader = LoaderSettings("gpu" if on_gpu else "cpu", threads, hw_decoder_load=settings.hw_decoder_load)
     batches = load_batches([source], _draws(source, settings), at_once, model, settings.crop, loader, device, bank=bank)
     next(batches)
     return stages, timed(lambda: next(batches))
