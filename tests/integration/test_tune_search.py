@@ -2,18 +2,23 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cluster.config import load
 from cluster.settings import Run
+from tune.configuration import trial_run
+from tune.settings import TuneSettings
+from tune.training import Training, launch_here
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -140,3 +145,16 @@ def test_a_finished_search_runs_nothing_again(searched):
     before = {path: path.read_bytes() for path in folder.glob("t*/metrics.jsonl")}
     assert "the best is t000" in tune("--resume", "tiny", "--runs_dir", folder.parent)
     assert {path: path.read_bytes() for path in folder.glob("t*/metrics.jsonl")} == before
+
+
+def test_a_trial_goes_on_from_anothers_weights_with_a_rate_of_its_own(searched, tmp_path):
+    folder, _, _ = searched
+    settings = replace(load(TuneSettings, folder / "search.yaml"), epochs=3, name="taken", runs_dir=tmp_path)
+    mine = tmp_path / "taken" / "t0000"
+    shutil.copytree(folder / "t0000", mine)
+    training = Training(trial_run(settings, {"optimizer.lr": 5e-4}, "t0000"), ("val/mpjpe_mm",), tmp_path, launch_here)
+    training.take_over(folder / "t0002", 8)
+    report = training.next()
+    assert (report.step, report.epochs, report.last) == (12, 3, True)
+    assert f"{mine}: resuming after step 8 of 12 steps" in (mine / "train.log").read_text()
+    assert load(Run, mine / "run.yaml").optimizer.lr == 5e-4
