@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+from cluster.config import load
 from cluster.data import open_data
+from cluster.run_folder import RUN_YAML
 from cluster.settings import Run
 from cluster.weights import check_start
 from shards.order import share
@@ -21,5 +23,8 @@ def check(run: Run, world_size: int) -> None:
 
 
 def global_batch(run: Run, world_size: int) -> int:
-    """Samples of an optimiser step: the setting, or micro x ranks where it is left open."""
+    """Samples of an optimiser step: the setting; left open, what the run was started with, else micro x ranks."""
+    kept = run.folder / RUN_YAML
+    if not run.batch.global_ and kept.is_file():
+        return load(Run, kept).batch.global_
     return run.batch.global_ or run.batch.micro * world_size

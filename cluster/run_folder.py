@@ -18,7 +18,7 @@ RUN_YAML: Final = "run.yaml"
 _LOCK: Final = ".lock"
 
 _MAY_CHANGE: Final = (
-    *("engine.ranks", "engine.device", "engine.threads", "engine.timeout_s"),
+    *("engine.ranks", "engine.device", "engine.threads", "engine.timeout_s", "engine.zero_stage"),
     *("loader.", "tracking.", "checkpoint.", "restart."),
     *("log_every", "runs_dir", "name", "epochs", "validate_every"),
 )

@@ -113,10 +113,13 @@ class CheckpointSettings:
     Attributes:
         every_steps: save after each n-th step, besides every validation and the end; 0 saves there alone.
         keep: how many of the newest are kept; the best one stays besides.
+        asynchronous: write while the training goes on; it waits only for a copy in memory. A crash during the write
+            costs the steps since the checkpoint before.
     """
 
     every_steps: int = 0
     keep: int = 2
+    asynchronous: bool = False
 
     def __post_init__(self) -> None:
         """Check every value; errors name the setting and the valid range."""

@@ -142,6 +142,7 @@ class Training:
                 )
             status = "finished" if finished else "stopped"
         finally:
+            self.checkpoints.close()
             if self.fence.stands:
                 self.journal.status(status)  # type: ignore[arg-type]
                 late = delivery.finish()
@@ -201,7 +202,11 @@ class Training:
         combine_statistics(self.network, self.world.size, number * (run.batch.global_ // run.batch.micro))
         if validates and self.data.val is not None:
             self._validate(number)
-        self._save(number)
+        self._save(number, last=step.last)
+        if validates or step.last:
+            self._write(LAST, number, math.nan)
+            if self.data.val is None:
+                self._write(BEST, number, math.nan)
         self.progress.pause(time.monotonic() - began)
 
     def _validate(self, step: int) -> None:
@@ -224,18 +229,16 @@ class Training:
             self.best_mm, self.best_step = score, step
             self._write(BEST, step, score)
 
-    def _save(self, step: int) -> None:
-        """The checkpoint to resume from, and the weights alone."""
+    def _save(self, step: int, last: bool) -> None:
+        """The checkpoint to resume from; the last one of this start is waited for."""
         self.watch.at("checkpoint", step)
         extra = {
             "best_mm": self.best_mm,
             "best_step": self.best_step,
             "shard_sets": self.data.shard_sets,
         }
-        self.checkpoints.save(self.engine, step, extra)
-        self._write(LAST, step, math.nan)
-        if self.data.val is None:
-            self._write(BEST, step, math.nan)
+        wait = last or not self.run.checkpoint.asynchronous
+        self.checkpoints.save(self.engine, step, extra, self.best_step, wait)
 
     def _write(self, name: str, step: int, score_mm: float) -> None:
         if self.world.is_main:

@@ -47,7 +47,7 @@ def deepspeed_facts() -> dict[str, Any]:
 
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"
-    importlib.import_module("cluster.engine.files")  # the one that imports it at the top
+    importlib.import_module("cluster.engine.state")  # the one that imports it at the top
     return {"deepspeed": version("deepspeed")}
 
 

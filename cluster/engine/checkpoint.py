@@ -1,7 +1,10 @@
 """Checkpoints: written beside, hashed, renamed; the newest complete one is restored; nothing in them is executed.
 
-checkpoints/step-00000120/state/...      DeepSpeed's files
-checkpoints/step-00000120/complete.json  step, sizes and SHA-256 of those files; written last
+checkpoints/step-00000120/state.safetensors  tensors that know of no ranks (`state.py`), and the run's plain values
+checkpoints/step-00000120/complete.json      step, size and SHA-256 of that file; written last
+
+Ranks give their parts to rank 0 at the step's end; it alone writes, so that a checkpoint is there for all ranks or for
+none. Which is the latest is told by the names: a rename is what makes a checkpoint, and there is no pointer to move.
 """
 
 import hashlib
@@ -10,10 +13,14 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from cluster.endings import NeverAgain, TryAgain
 from cluster.engine.engine import Engine
@@ -21,7 +28,7 @@ from cluster.fence import Fence
 from poselib.errors import InputError
 from shards.atomic import sync_folder
 
-_STATE: Final = "state"
+_STATE: Final = "state.safetensors"
 _COMPLETE: Final = "complete.json"
 _NAME: Final = re.compile(r"step-(\d{8})")
 
@@ -43,20 +50,43 @@ class Checkpoints:
         self.keep = keep
         self.fence = fence
         self.notice = notice
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._in_flight: Path | None = None
+        self._written: Future[None] | None = None
 
-    def save(self, engine: Engine, step: int, extra: dict[str, Any]) -> None:
-        """Write the state after `step` optimiser steps; `extra` holds plain values.
+    def save(self, engine: Engine, step: int, extra: dict[str, Any], best: int = 0, wait: bool = True) -> None:
+        """Write the state after `step` optimiser steps.
+
+        Args:
+            engine: between two steps.
+            step: optimiser steps done.
+            extra: plain values to have back with it.
+            best: the step whose checkpoint stays however old it grows.
+            wait: come back when it is written; else a thread writes a copy while the training goes on, and the next
+                save, or `finish`, tells what became of it. There is never more than one.
 
         Raises:
-            TryAgain: it could not be written; the previous one is untouched. All ranks raise together.
+            TryAgain: it, or the one in flight, could not be written; older ones are untouched. All ranks raise.
             NeverAgain: a newer start of this run is at work; nothing was touched. All ranks raise together.
         """
-        final = self.folder / f"step-{step:08d}"
-        # An older start, which a network cut keeps alive, may be writing the same step.
-        partial = final.with_suffix(f".{self.fence.number}.partial")
-        self._together(lambda: self._clear(partial) if self.rank == 0 else None, final)
-        self._together(lambda: self._write(engine, partial, extra), final)
-        self._together(lambda: self._complete(partial, final, step) if self.rank == 0 else None, final)
+        self.finish()
+        state = engine.gather(keep=self.rank == 0)
+        self._in_flight = self.folder / f"step-{step:08d}"
+        if self.rank == 0:
+            self._written = self._writer.submit(self._write, state, self._in_flight, extra, best)
+        if wait:
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait for a checkpoint in flight, if there is one; errors as in `save`."""
+        final, written = self._in_flight, self._written
+        self._in_flight = self._written = None
+        if final is not None:
+            self._together(lambda: written.result() if written else None, final)
+
+    def close(self) -> None:
+        """Wait without telling anybody what became of it: for a rank that ends because of something else."""
+        self._writer.shutdown()
 
     def newest(self) -> Path | None:
         """The newest checkpoint whose files are whole; damaged ones are named and passed over."""
@@ -74,25 +104,43 @@ class Checkpoints:
         """Restore weights, buffers and optimiser; returns the step and the `extra` of `save`.
 
         Raises:
-            InputError: of another architecture, or with content that is more than numbers.
+            InputError: of another architecture, or no file of tensors alone.
         """
-        engine.use_safe_files()
+        file = path / _STATE
         try:
-            _, client = engine.deepspeed.load_checkpoint(str(path), tag=_STATE)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()
-            raise InputError(f"{path} is of another architecture: {' '.join(reason[:2])[:300]}") from error
-        except Exception as error:
-            if type(error).__name__ != "UnpicklingError":
-                raise
-            raise InputError(f"{path} holds more than numbers and is refused: {str(error).splitlines()[0]}") from error
-        return _step(path), client["extra"]
+            with safe_open(file, framework="pt") as opened:
+                state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                extra = json.loads(opened.metadata()["extra"])
+        except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+            raise InputError(f"{file} is no file of tensors alone and is refused: {error}") from error
+        reason = engine.misfit(state)
+        if reason:
+            raise InputError(f"{path} is of another architecture: {reason}")
+        engine.restore(state)
+        return _step(path), extra
 
-    def _write(self, engine: Engine, partial: Path, extra: dict[str, Any]) -> None:
-        files = engine.use_safe_files()
-        engine.deepspeed.save_checkpoint(str(partial), tag=_STATE, client_state={"extra": extra}, save_latest=False)
-        if files.problem:
-            raise OSError(files.problem)
+    def _write(self, state: dict[str, torch.Tensor], final: Path, extra: dict[str, Any], best: int) -> None:
+        """Make a state durable under its final name, then drop what is too old; in a thread of rank 0."""
+        # An older start, which a network cut keeps alive, may be writing the same step.
+        partial = final.with_suffix(f".{self.fence.number}.partial")
+        self._clear(partial)
+        partial.mkdir()
+        try:
+            save_file(state, partial / _STATE, {"extra": json.dumps(extra)})
+        except SafetensorError as error:  # that is how it reports a full disk
+            raise OSError(str(error)) from error
+        files = {}
+        with (partial / _STATE).open("rb") as stream:
+            os.fsync(stream.fileno())
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            files[_STATE] = {"bytes": stream.tell(), "sha256": digest}
+        with (partial / _COMPLETE).open("w") as stream:
+            json.dump({"step": _step(final), "files": files}, stream, indent=1)
+            stream.flush()
+            os.fsync(stream.fileno())
+        sync_folder(partial)
+        with self.fence.held():
+            self._commit(partial, final, best)
 
     def _clear(self, partial: Path) -> None:
         self.fence.check()
@@ -101,29 +149,16 @@ class Checkpoints:
             if path == partial or _start_of(path) < self.fence.number:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _complete(self, partial: Path, final: Path, step: int) -> None:
-        """Make the written state durable under its final name, then drop what is too old."""
-        files = {}
-        for file in sorted(path for path in partial.rglob("*") if path.is_file()):
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            files[str(file.relative_to(partial))] = {"bytes": file.stat().st_size, "sha256": digest}
-        with (partial / _COMPLETE).open("w") as stream:
-            json.dump({"step": step, "files": files}, stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        with self.fence.held():
-            self._commit(partial, final, step)
-
-    def _commit(self, partial: Path, final: Path, step: int) -> None:
+    def _commit(self, partial: Path, final: Path, best: int) -> None:
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         sync_folder(self.folder)
+        step = _step(final)
         found = sorted(path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name))
         # Later steps are damaged ones that a resumed run went back behind: they must not count as the newest.
         void = [path for path in found if _step(path) > step]
-        for path in void + [path for path in found if _step(path) <= step][: -self.keep]:
+        old = [path for path in found if _step(path) <= step][: -self.keep]
+        for path in void + [path for path in old if _step(path) != best]:
             shutil.rmtree(path, ignore_errors=True)
 
     def _together(self, act: Callable[[], Any], final: Path) -> None:

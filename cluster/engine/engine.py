@@ -126,6 +126,7 @@ class Engine:
         self.optimizer = optimizer
         self.accumulation = accumulation
         self.device = device
+        self._zero = self.deepspeed.optimizer if settings.zero_stage else None
 
     def forward(self, inputs: Float[torch.Tensor, "b 3 h w"], output: str = "joints") -> torch.Tensor:
         """What the network says of normalised crops; `output` as in `PoseNetwork.forward`."""
@@ -144,12 +145,23 @@ class Engine:
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = lr
 
-    def use_safe_files(self) -> Any:
-        """Have DeepSpeed write and read its checkpoints through a new `SafeFiles`, which is returned."""
-        from cluster.engine.files import SafeFiles
+    def gather(self, keep: bool) -> dict[str, torch.Tensor]:
+        """A copy of the whole state on the host, see `cluster/engine/state.py`, for the ranks that `keep` it."""
+        from cluster.engine.state import gather
 
-        self.deepspeed.checkpoint_engine = SafeFiles(None)
-        return self.deepspeed.checkpoint_engine
+        return gather(self.model, self.optimizer, self._zero, keep)
+
+    def misfit(self, state: dict[str, torch.Tensor]) -> str:
+        """Why a state cannot be restored into this model; empty where it can."""
+        from cluster.engine.state import misfit
+
+        return misfit(self.model, state)
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from what `gather` gave, in whatever world and at whatever ZeRO stage that was."""
+        from cluster.engine.state import restore
+
+        restore(self.model, self.optimizer, self._zero, state)
 
     def grad_norm(self) -> float | None:
         """Norm of the last update's gradient before clipping, where DeepSpeed tells it."""
