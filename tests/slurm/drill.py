@@ -10,14 +10,14 @@ from typing import Any
 from lab import Job, Lab, LabError, wait_until
 
 SCRIPT = Path(__file__).parents[2] / "slurm" / "train.sh"
-STEPS = 66
+STEPS = 44
 EVERY = 7
 """Steps of the whole run, and between two checkpoints."""
 
 _CONFIG = """
 name: drill
-epochs: 12
-validate_every: 12
+epochs: 8
+validate_every: 8
 log_every: 1
 data: {{h36m: {h36m}, mpii: {mpii}, every_train: 1, every_val: 1, every_test: 1,
   train_subjects: [S1], val_subjects: [S1], test_subjects: [S9]}}

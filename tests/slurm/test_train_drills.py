@@ -129,7 +129,7 @@ def test_the_controller_is_away_when_a_rank_dies(start: Start, undisturbed: dict
 def test_the_disk_is_full_at_a_checkpoint(start: Start, undisturbed: dict[int, float]) -> None:
     training = start()
     training.wait_step(EVERY + 1)
-    sizes = [path.stat().st_size for path in (training.run / "checkpoints").rglob("*.pt")]
+    sizes = [path.stat().st_size for path in (training.run / "checkpoints").rglob("*.safetensors")]
     full = max(sizes) // 2
     resource.prlimit(drill.rank_pids(training.lab, "n1")[0], resource.RLIMIT_FSIZE, (full, full))
     check(training, undisturbed)

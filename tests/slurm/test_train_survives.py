@@ -27,7 +27,7 @@ def test_usr1_saves_requeues_once_and_goes_on_in_the_same_mlflow_run(
     lab: Lab, shard_sets: dict[str, Path], tmp_path: Path, undisturbed: dict[int, float]
 ) -> None:
     training = drill.start(lab, tmp_path / "job", shard_sets, "--tracking.enabled=true")
-    training.wait_step(random.randint(2, 40))
+    training.wait_step(random.randint(2, 16))
     lab.run(["scancel", "--signal=USR1", str(training.job)])
     lab.run(["scancel", "--signal=USR1", str(training.job)])
     check(training, undisturbed)
@@ -43,7 +43,7 @@ def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(
     lab: Lab, shard_sets: dict[str, Path], tmp_path: Path, undisturbed: dict[int, float]
 ) -> None:
     training = drill.start(lab, tmp_path / "job", shard_sets)
-    training.wait_step(random.randint(EVERY + 1, 40))
+    training.wait_step(random.randint(EVERY + 1, 16))
     os.kill(drill.rank_pids(lab, "n2")[0], signal.SIGKILL)
     check(training, undisturbed)
     [restored] = training.restored()
@@ -61,7 +61,7 @@ def test_an_urgent_job_gets_the_nodes_and_gives_them_back(
 ) -> None:
     training = drill.start(lab, tmp_path / "job", shard_sets)
     lab.run(["scontrol", "update", "PartitionName=batch", "GraceTime=60"])
-    training.wait_step(random.randint(2, 40))
+    training.wait_step(random.randint(2, 16))
     preempt(training, tmp_path)
     lab.run(["scontrol", "update", "PartitionName=batch", "GraceTime=0"])
     check(training, undisturbed)
@@ -95,6 +95,7 @@ def test_what_would_happen_again_ends_the_job(lab: Lab, shard_sets: dict[str, Pa
     assert "S11" in training.output()
 
 
+@pytest.mark.drill
 def test_starts_without_progress_are_counted_and_end_the_job(
     lab: Lab, shard_sets: dict[str, Path], tmp_path: Path
 ) -> None:
