@@ -58,6 +58,7 @@ bench: $(DEMO)  ## measured times, as JSON lines and a table
 	$(BIN)/python benchmarks/objects.py
 	$(BIN)/python benchmarks/shard_build.py
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/checkpoint.py
 
 install: $(DEMO)  ## the project into .venv, nothing else
 
