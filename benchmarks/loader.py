@@ -37,10 +37,11 @@ from poselib.camera import compose_affine, invert_affine
 from poselib.settings import ModelSettings
 from shards.build import build
 from shards.loader import Batch, Source, load_batches, read
+from shards.loader_settings import AugmentSettings, CropSettings, LoaderSettings
 from shards.order import Draws, Order
 from shards.readers import find_reader
 from shards.sample import unpack
-from shards.settings import AugmentSettings, BuildSettings, CropSettings, LoaderSettings, StudioSettings
+from shards.settings import BuildSettings, StudioSettings
 from shards.source import Person
 from shards.studio.make import make_studio
 

@@ -27,11 +27,11 @@ from rich.table import Table
 
 from poselib.settings import ModelSettings
 from shards.augment import plan
+from shards.loader_settings import PRESETS, AugmentSettings, CropSettings
 from shards.occlude import Bank, Layers, layers, make_bank, most_occluders
 from shards.order import Draws
 from shards.pipeline import build_pipeline
 from shards.sample import NUMERIC, pack
-from shards.settings import PRESETS, AugmentSettings, CropSettings
 
 BATCH, STORED, CROP = 32, 384, 256
 TARGET_MS = 1.0

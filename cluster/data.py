@@ -11,12 +11,12 @@ from poselib.errors import InputError
 from shards.augment import NO_AUGMENTATION, check_cover
 from shards.damage import Policy
 from shards.loader import Source
+from shards.loader_settings import AugmentSettings
 from shards.manifest import DamagedSample, ShardSet, open_manifest
 from shards.occlude import Bank, open_bank
 from shards.order import Order, slots_per_epoch
 from shards.records import Manifest
 from shards.sample import unpack
-from shards.settings import AugmentSettings
 from shards.storage import is_far
 
 _MEAN_POSE_SAMPLES: Final = 20_000

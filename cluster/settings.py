@@ -13,7 +13,7 @@ from cluster.settings_data import DataSettings
 from cluster.settings_weights import NetworkPart, check_weights
 from cluster.tracking.settings import TrackingSettings
 from poselib.settings import LossSettings, ModelSettings, check_at_least
-from shards.settings import AugmentSettings, CropSettings, LoaderSettings
+from shards.loader_settings import AugmentSettings, CropSettings, LoaderSettings
 
 
 @dataclass(frozen=True)
@@ -208,6 +208,8 @@ class Run:
         check_at_least(self, 1, "epochs", "validate_every", "log_every")
         check_at_least(self, 0, "seed")
         self.loss.check(self.model)
+        if self.batch.micro == 1 and self.model.crop_width == self.model.crop_height == 32:
+            raise ValueError("batch.micro must be at least 2 for crops of 32x32: their last features are a single cell")
         check_weights(self.weights, self.weights_sha256, self.model)
         if self.init_from is not None and self.weights != "none":
             raise ValueError(f"init_from must be left out, or weights be none beside it, not {self.weights}")

@@ -16,10 +16,10 @@ from poselib.errors import InputError
 from poselib.settings import ModelSettings
 from poselib.skeleton import mirror_permutation
 from poselib.volume import encode
+from shards.loader_settings import PRESETS, AugmentSettings, CropSettings
 from shards.occlude import OCCLUDER_DRAWS, Bank, Occlusions, draw_occlusions
 from shards.order import Draws
 from shards.sample import unpack
-from shards.settings import PRESETS, AugmentSettings, CropSettings
 
 NO_AUGMENTATION = PRESETS["none"]
 _MIRROR = mirror_permutation()

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from poselib.settings import check_at_least
-from shards.settings import AugmentSettings, CropSettings
+from shards.loader_settings import AugmentSettings, CropSettings
 from shards.storage_settings import StorageSettings
 
 

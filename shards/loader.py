@@ -31,12 +31,12 @@ from poselib.errors import InputError
 from poselib.settings import ModelSettings
 from shards.augment import Plan, plan
 from shards.damage import Policy, Reading, Spot, read_samples, undecodable
+from shards.loader_settings import AugmentSettings, CropSettings, LoaderSettings
 from shards.manifest import DamagedSample, ShardSet
 from shards.normalise import normalise
 from shards.occlude import Bank, Layers, layers, most_occluders
 from shards.order import Draws
 from shards.pipeline import Graph, build_pipeline
-from shards.settings import AugmentSettings, CropSettings, LoaderSettings
 
 
 @dataclass(frozen=True, eq=False)

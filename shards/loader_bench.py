@@ -21,11 +21,11 @@ from shards.augment import Plan, plan
 from shards.bench_settings import LoaderBenchSettings
 from shards.damage import Reading, read_samples
 from shards.loader import Source, load_batches, own
+from shards.loader_settings import AugmentSettings, LoaderSettings
 from shards.manifest import ShardSet
 from shards.occlude import Bank, Layers, layers, most_occluders, open_bank
 from shards.order import Draws, Order
 from shards.pipeline import build_pipeline
-from shards.settings import AugmentSettings, LoaderSettings
 
 _TINY: Final = 8
 _BATCHES: Final = 16

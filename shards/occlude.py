@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 
 from poselib.errors import InputError
+from shards.loader_settings import MOST_OCCLUDERS, AugmentSettings
 from shards.occluders import load_occluders
-from shards.settings import MOST_OCCLUDERS, AugmentSettings
 from shards.storage_settings import StorageSettings
 
 LEVELS: Final = 4

@@ -9,7 +9,7 @@ import numpy as np
 from poselib.camera import compose_affine, invert_affine
 from poselib.settings import ModelSettings
 from shards.augment import crop_matrices
-from shards.settings import CropSettings
+from shards.loader_settings import CropSettings
 
 _KEPT_PX: float = 1.5
 """How much finer than the crop a picture stays when it is scaled down: what shard sets store by default."""

@@ -28,8 +28,8 @@ from poselib.model.spread import joints_and_spread
 from poselib.root_depth import depth_from_limbs
 from poselib.skeleton import mirror_permutation
 from poselib.volume import decode, flip_average, to_crop_px
+from shards.loader_settings import CropSettings
 from shards.normalise import normalise
-from shards.settings import CropSettings
 
 _MIRROR = torch.from_numpy(mirror_permutation())
 

@@ -10,7 +10,7 @@ from cluster.config import construct
 from cluster.predict.settings import Weights
 from cluster.weights import BEST, LAST
 from poselib.errors import InputError
-from shards.settings import CropSettings
+from shards.loader_settings import CropSettings
 
 
 @dataclass(frozen=True)

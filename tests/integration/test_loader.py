@@ -9,9 +9,9 @@ import torch
 
 from poselib.settings import ModelSettings
 from shards.loader import Batch, Source, load_batches, read
+from shards.loader_settings import AugmentSettings, CropSettings, LoaderSettings
 from shards.manifest import ShardSet
 from shards.order import Order
-from shards.settings import AugmentSettings, CropSettings, LoaderSettings
 
 pytestmark = pytest.mark.integration
 

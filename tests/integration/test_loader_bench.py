@@ -12,9 +12,9 @@ import pose
 from poselib.settings import ModelSettings
 from shards.loader import Source, load_batches
 from shards.loader_bench import advise
+from shards.loader_settings import AugmentSettings, CropSettings, LoaderSettings
 from shards.manifest import ShardSet
 from shards.order import Order
-from shards.settings import AugmentSettings, CropSettings, LoaderSettings
 
 pytestmark = pytest.mark.integration
 

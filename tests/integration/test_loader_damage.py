@@ -12,9 +12,9 @@ from poselib.errors import InputError
 from poselib.settings import ModelSettings
 from shards.damage import read_samples
 from shards.loader import Batch, Source, load_batches
+from shards.loader_settings import AugmentSettings, CropSettings, LoaderSettings
 from shards.manifest import DamagedSample, ShardSet
 from shards.order import Draws, Order
-from shards.settings import AugmentSettings, CropSettings, LoaderSettings
 
 pytestmark = pytest.mark.integration
 

@@ -21,11 +21,11 @@ from poselib.errors import InputError
 from poselib.settings import ModelSettings
 from shards import pipeline
 from shards.loader import Batch, Source, load_batches, read
+from shards.loader_settings import AugmentSettings, CropSettings, LoaderSettings
 from shards.manifest import ShardSet
 from shards.occlude import Bank, layers, open_bank
 from shards.occluders import load_occluders
 from shards.order import Draws
-from shards.settings import AugmentSettings, CropSettings, LoaderSettings
 
 pytestmark = pytest.mark.integration
 
@@ -204,7 +204,7 @@ from shards.loader import Source, load_batches
 from shards.manifest import ShardSet
 from shards.occlude import open_bank
 from shards.order import Draws
-from shards.settings import AugmentSettings, CropSettings, LoaderSettings
+from shards.loader_settings import AugmentSettings, CropSettings, LoaderSettings
 
 people, voc = ShardSet.open(sys.argv[1]), open_bank(Path(sys.argv[2]))
 source = Source(people, people.select(), AugmentSettings(occluders=1.0))

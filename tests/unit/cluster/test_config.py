@@ -54,6 +54,7 @@ def test_what_is_written_reads_back(base, tmp_path):
         ("model: {backbone: vgg}", ["run.yaml", "model.backbone", "'resnet50'", "vgg"]),
         ("model: {ppm_bins: [1, 1]}", ["run.yaml", "model.ppm_bins", "[1, 1]"]),
         ("batch: {global: 3}", ["run.yaml", "batch.global must be 0 or a multiple of micro = 8"]),
+        ("batch: {micro: 1}\nmodel: {crop_width: 32, crop_height: 32}", ["run.yaml", "batch.micro must be at least 2"]),
         ("seed: -1", ["run.yaml", "seed must be at least 0"]),
         ("optimizer: {betas: [2, 2]}", ["run.yaml", "optimizer.betas", "[2.0, 2.0]"]),
         ("optimizer: {lr: .nan}", ["run.yaml", "optimizer.lr must be above 0"]),

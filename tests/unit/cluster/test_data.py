@@ -16,8 +16,8 @@ from cluster.run_folder import claim
 from cluster.settings import BatchSettings, Run
 from cluster.settings_data import DataSettings
 from poselib.errors import InputError
+from shards.loader_settings import CropSettings, LoaderSettings
 from shards.manifest import DamagedSample
-from shards.settings import CropSettings, LoaderSettings
 from shards.storage_settings import StorageSettings
 
 pytestmark = pytest.mark.unit

@@ -8,7 +8,7 @@ from cluster.config import SettingsError, load, parse
 from cluster.data import load_bank, open_data
 from cluster.settings import Run
 from poselib.errors import InputError
-from shards.settings import PRESETS
+from shards.loader_settings import PRESETS
 
 pytestmark = pytest.mark.unit
 

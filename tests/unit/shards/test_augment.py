@@ -8,9 +8,9 @@ from poselib.errors import InputError
 from poselib.settings import ModelSettings
 from poselib.volume import decode
 from shards.augment import NO_AUGMENTATION, check_cover, needed_cover, plan
+from shards.loader_settings import AugmentSettings, CropSettings
 from shards.order import Draws
 from shards.sample import pack
-from shards.settings import AugmentSettings, CropSettings
 
 pytestmark = pytest.mark.unit
 

@@ -10,10 +10,10 @@ from poselib.errors import InputError
 from poselib.settings import ModelSettings
 from poselib.volume import decode
 from shards.augment import Plan, needed_cover, plan
+from shards.loader_settings import AugmentSettings, CropSettings
 from shards.occlude import Bank, make_bank
 from shards.order import Draws
 from shards.sample import pack
-from shards.settings import AugmentSettings, CropSettings
 
 pytestmark = pytest.mark.unit
 

@@ -15,9 +15,10 @@ from poselib.skeleton import mirror_permutation
 from poselib.volume import decode
 from shards.augment import plan
 from shards.crop import crop_person
+from shards.loader_settings import AugmentSettings, CropSettings
 from shards.order import Draws
 from shards.sample import Names, decode_vector, encode_arrays, unpack
-from shards.settings import AugmentSettings, BuildSettings, CropSettings
+from shards.settings import BuildSettings
 from shards.source import Person
 
 pytestmark = pytest.mark.unit

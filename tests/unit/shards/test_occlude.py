@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from shards.loader_settings import AugmentSettings
 from shards.occlude import LEVELS, OCCLUDER_DRAWS, draw_occlusions, layers, make_bank, most_occluders, open_bank, paste
 from shards.occluders import load_occluders
-from shards.settings import AugmentSettings
 
 pytestmark = pytest.mark.unit
 

@@ -18,8 +18,9 @@ from poselib.settings import ModelSettings
 from poselib.volume import encode
 from shards.augment import crop_matrices
 from shards.crop import crop_person
+from shards.loader_settings import CropSettings
 from shards.sample import Names
-from shards.settings import BuildSettings, CropSettings
+from shards.settings import BuildSettings
 from shards.source import Person
 
 pytestmark = pytest.mark.unit

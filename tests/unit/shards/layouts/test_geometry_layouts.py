@@ -16,10 +16,11 @@ from poselib.skeleton import H36M_FROM_MPII, mirror_permutation
 from poselib.volume import decode
 from shards.augment import plan
 from shards.build import build
+from shards.loader_settings import AugmentSettings, CropSettings
 from shards.order import Draws
 from shards.readers import READERS, find_reader
 from shards.sample import unpack
-from shards.settings import AugmentSettings, BuildSettings, CropSettings
+from shards.settings import BuildSettings
 
 pytestmark = pytest.mark.unit
 
