@@ -123,6 +123,7 @@ def losses(runs: Path) -> list[float]:
 
 
 @pytest.mark.timeout(600)  # five starts in a row
+@pytest.mark.drill
 def test_pose_train_on_two_ranks_one_rank_two_ranks(config: Path, tmp_path: Path) -> None:
     train(config, tmp_path / "whole", 2, 6)
     train(config, tmp_path / "moved", 2, 2, "--engine.zero_stage=2")

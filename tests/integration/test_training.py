@@ -135,6 +135,7 @@ def test_a_run_has_one_set_of_ranks_and_they_end_with_their_launcher(config, tmp
     assert (folder / "checkpoints" / f"step-{max(losses(folder)):08d}" / "complete.json").is_file()
 
 
+@pytest.mark.drill
 def test_sixteen_samples_are_learned_to_under_25_mm(config, tmp_path):
     words = (
         *("--data.mpii=null", "--data.every_train=2", "--data.every_val=2", "--epochs=400", "--validate_every=400"),
@@ -234,6 +235,7 @@ class TestBadInput:
         settings.write_text(settings.read_text().replace(str(run.data.h36m), str(swapped)))
         assert "on other shards" in self.refused(config, copied.parent, "--data.h36m", str(swapped))
 
+    @pytest.mark.drill
     def test_a_full_disk_leaves_the_previous_checkpoint(self, config, copied):
         previous = max((copied / "checkpoints").iterdir())
         largest = max(path.stat().st_size for path in previous.rglob("*") if path.is_file())

@@ -20,7 +20,7 @@ from tune.configuration import trial_run
 from tune.settings import TuneSettings
 from tune.training import Training, launch_here
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.drill, pytest.mark.timeout(900)]
 
 SEARCH = """
 name: tiny

@@ -36,6 +36,7 @@ def test_a_batch_script_has_every_node_checked(lab: Lab, tmp_path: Path) -> None
     assert list(tmp_path.glob(".doctor-*")) == [], "it left files in the shared folder"
 
 
+@pytest.mark.drill
 def test_a_sick_node_is_named_with_advice(lab: Lab, tmp_path: Path) -> None:
     own = tmp_path / "scratch"
     own.mkdir()
@@ -55,6 +56,7 @@ def test_a_sick_node_is_named_with_advice(lab: Lab, tmp_path: Path) -> None:
     assert re.search(r"failed \(.*GPUs.*shared folder", output), output
 
 
+@pytest.mark.drill
 def test_a_port_that_is_taken_is_one_line(lab: Lab, tmp_path: Path) -> None:
     words = ["srun", *DOCTOR, "--timeout_s=3"]
     environment = ENVIRONMENT | {"MASTER_PORT": "6818"}  # slurmd's own

@@ -11,7 +11,7 @@ import drill
 from drill import STEPS, Training
 from lab import Lab, wait_until
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.drill]
 
 
 def pose(lab: Lab, folder: Path, *words: str) -> str:

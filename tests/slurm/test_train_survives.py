@@ -87,6 +87,7 @@ def test_a_cancelled_job_is_not_requeued(lab: Lab, shard_sets: dict[str, Path], 
     assert lab.job(training.job)["JobState"] == "CANCELLED"
 
 
+@pytest.mark.drill
 def test_what_would_happen_again_ends_the_job(lab: Lab, shard_sets: dict[str, Path], tmp_path: Path) -> None:
     training = drill.start(lab, tmp_path / "job", shard_sets, "--data.train_subjects=[S11]", nodes=1)
     with pytest.raises(LabError, match=r"ended as FAILED"):
