@@ -195,10 +195,11 @@ def main() -> None:
     pictures = max(1, arguments.pictures // MICRO) * MICRO
     with tempfile.TemporaryDirectory() as temporary:
         source, frames = prepare(arguments.work or Path(temporary))
+        # Before anything else has left holes in this process' memory.
+        slope, resident_mb = resident_slope(source, arguments.memory_batches)
         forms = list(make_forms(source, frames, pictures).items())
         times = measure(dict(forms[:2]), pictures, arguments.rounds)
         times |= measure(dict(forms[2:]), pictures, arguments.rounds)
-        slope, resident_mb = resident_slope(source, arguments.memory_batches)
     table = Table("form", "CPU ms per picture", "img/s per core", "loader's CPU time, of this form's")
     for form, ms in times.items():
         print(json.dumps({"form": form, "cpu_ms": round(ms, 3), "img_per_s_per_core": round(1e3 / ms, 1)}))
