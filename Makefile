@@ -57,8 +57,8 @@ bench: $(DEMO)  ## measured times, as JSON lines and a table
 	$(BIN)/python benchmarks/order_scale.py
 	$(BIN)/python benchmarks/objects.py
 	$(BIN)/python benchmarks/shard_build.py
-	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/checkpoint.py
+	$(BIN)/python benchmarks/loader.py
 
 install: $(DEMO)  ## the project into .venv, nothing else
 
