@@ -104,6 +104,7 @@ class Watch:
     def __enter__(self) -> Self:
         """Start watching."""
         self._since = time.monotonic()
+        self._tell(self._here, 0)  # at once: a rank that freezes before its first look is named, too
         self._thread.start()
         return self
 

@@ -56,7 +56,7 @@ def test_seeds_are_an_array_whose_tasks_are_requeued_each_for_itself(
     lab: Lab, shard_sets: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "job"
-    job, said = submit(lab, folder, shard_sets, "--seeds", "[3,4]", "--epochs", "6")
+    job, said = submit(lab, folder, shard_sets, "--seeds", "[3,4]", "--epochs", "4")
     assert "of 2 tasks" in said
     steps = STEPS // 2
     journals = [folder / "runs" / f"drill-seed{seed}" / "metrics.jsonl" for seed in (3, 4)]

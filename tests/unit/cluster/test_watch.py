@@ -79,6 +79,12 @@ def test_one_that_gives_no_sign_of_life_is_named(heard):
         assert "no sign of life from rank 1 on n7, in optimizer of step 17" in heard.get(timeout=30)
 
 
+def test_a_rank_is_known_from_its_start(heard):
+    store = Shared()
+    with Watch(1, 2, 600.0, store, notes, heard.put):
+        assert "watch/1" in store.values
+
+
 @pytest.mark.parametrize("store", [None, Gone()])
 def test_a_rank_alone_names_itself(heard, store):
     with Watch(0, 2, LIMIT_S, store, notes, heard.put) as watch:
