@@ -19,6 +19,8 @@ _LOCK: Final = ".lock"
 
 _MAY_CHANGE: Final = (
     *("engine.ranks", "engine.device", "engine.threads", "engine.timeout_s", "engine.zero_stage"),
+    *("engine.channels_last", "engine.compile", "engine.cuda_graphs", "engine.fused_optimizer"),
+    *("engine.activation_checkpointing", "engine.bucket_mb", "engine.overlap"),
     *("loader.", "tracking.", "checkpoint.", "restart."),
     *("log_every", "runs_dir", "name", "epochs", "validate_every"),
 )

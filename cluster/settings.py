@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from cluster.settings_data import DataSettings
+from cluster.settings_engine import EngineSettings
 from cluster.settings_weights import NetworkPart, check_weights
 from cluster.tracking.settings import TrackingSettings
 from poselib.settings import LossSettings, ModelSettings, check_at_least
@@ -80,33 +81,6 @@ class OptimizerSettings:
 
 
 @dataclass(frozen=True)
-class EngineSettings:
-    """How DeepSpeed runs the model.
-
-    Attributes:
-        ranks: processes to start on this machine where no launcher did; 0 takes one per GPU, or two without GPUs.
-        device: where to train; `auto` takes CUDA where it is.
-        precision: `bf16` is autocast; parameters, BatchNorm, softmax and expectation stay float32.
-        zero_stage: what DeepSpeed shards over the ranks: nothing (0), optimiser state (1), gradients too (2).
-        threads: CPU threads of torch per rank; 0 shares the machine's cores out.
-        timeout_s: after this long without an answer from another rank, a collective gives up.
-    """
-
-    ranks: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    zero_stage: Literal[0, 1, 2] = 0
-    threads: int = 0
-    timeout_s: int = 600
-
-    def __post_init__(self) -> None:
-        """Check every value; errors name the setting and the valid range."""
-        check_at_least(self, 0, "ranks", "threads")
-        if self.timeout_s < 1:
-            raise ValueError(f"timeout_s must be at least 1, not {self.timeout_s}")
-
-
-@dataclass(frozen=True)
 class CheckpointSettings:
     """What is kept to resume from.
 
@@ -171,7 +145,7 @@ class Run:
         loss: what is minimised.
         batch: samples per step.
         optimizer: Adam and its schedule.
-        engine: ranks, device, precision.
+        engine: ranks, device, precision, levers of speed and memory.
         checkpoint: what is kept.
         restart: what a Slurm job does after a failure.
         tracking: MLflow.

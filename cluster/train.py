@@ -19,7 +19,8 @@ from cluster.data import RunData, load_bank, mean_pose_mm, open_data, shard_wind
 from cluster.endings import LostOthers
 from cluster.engine.batchnorm import combine_statistics
 from cluster.engine.checkpoint import Checkpoints
-from cluster.engine.engine import Engine, check_precision, choose_device, join_world, leave_world, shared_store
+from cluster.engine.engine import check_precision, choose_device, join_world, leave_world, shared_store
+from cluster.engine.levers import build_engine, check_levers
 from cluster.evaluate import Predictions, evaluation_batches, predict
 from cluster.fence import Fence, fruitless_starts, newest_step, raise_fence
 from cluster.loop import Step, train_loop
@@ -109,10 +110,7 @@ class Training:
         self.origin = Start() if newest else _from_main(lambda: start(network, run), world)
         if self.origin.tags:
             share_from_main(network.to(device))
-        optimizer = torch.optim.Adam(network.parameters(), lr=run.optimizer.lr, betas=run.optimizer.betas)
-        self.engine = Engine(
-            network, optimizer, run.engine, world, run.batch.micro, accumulation, run.optimizer.clip, device
-        )
+        self.engine = build_engine(run, network, world, accumulation, device)
         self.network = network
         # It has to speak before the collectives give up.
         self.watch = Watch(world.rank, world.size, 0.7 * run.engine.timeout_s, shared_store(), note)
@@ -292,6 +290,7 @@ class Training:
 def _claim(run: Run, world: World, device: torch.device, stack: ExitStack) -> tuple[Run, int]:
     """Check what the run needs, hold its folder until `stack` closes, claim it, and become its newest start."""
     check_precision(run.engine.precision, device)
+    check_levers(run.engine, device)
     check(run, world.size)
     job = current_job()
     stack.enter_context(held(run.folder, job))

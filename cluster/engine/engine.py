@@ -1,19 +1,23 @@
 """DeepSpeed's engine behind the few calls that the training loop makes."""
 
+import functools
 import logging
 import os
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 
 from cluster.engine.batchnorm import share_momentum
+from cluster.engine.recompute import recompute_blocks
 from cluster.settings import EngineSettings
 from cluster.watch import Store
 from cluster.world import World, cores_per_rank
 from poselib.errors import InputError
+
+_WITH_WEIGHTS: Final = [f"torch.nn.{name}" for name in ("Linear", "Conv2d", "ConvTranspose2d")]
 
 
 def choose_device(setting: str, local_rank: int = 0) -> torch.device:
@@ -51,6 +55,17 @@ def check_precision(setting: str, device: torch.device) -> None:
         )
 
 
+def compile_mode(settings: EngineSettings) -> str:
+    """torch.compile's name for `compile` with or without `cuda_graphs`."""
+    names = {
+        ("default", False): "default",
+        ("default", True): "reduce-overhead",
+        ("max-autotune", False): "max-autotune-no-cudagraphs",
+        ("max-autotune", True): "max-autotune",
+    }
+    return names[settings.compile, settings.cuda_graphs]
+
+
 def join_world(world: World, settings: EngineSettings, device: torch.device) -> None:
     """Connect this process with the others and fix its threads."""
     torch.set_num_threads(settings.threads or cores_per_rank(world))
@@ -83,7 +98,7 @@ class Engine:
     Args:
         model: plain torch, on no particular device.
         optimizer: torch's, over the model's parameters.
-        settings: precision and ZeRO stage.
+        settings: precision, ZeRO stage, and what `check_levers` has nothing against.
         world: this process' place.
         micro: samples of a micro-batch.
         accumulation: micro-batches per optimiser step and rank.
@@ -107,9 +122,19 @@ class Engine:
             "gradient_accumulation_steps": accumulation,
             "train_batch_size": micro * accumulation * world.size,
             "gradient_clipping": clip,
-            "zero_optimization": {"stage": settings.zero_stage},
+            "zero_optimization": {
+                "stage": settings.zero_stage,
+                "reduce_bucket_size": settings.bucket_mb * 10**6 // 4,
+                "overlap_comm": settings.overlap,
+            },
+            "communication_data_type": settings.exchange,
             # The engine must not cast the model as a whole: BatchNorm stays float32.
-            "torch_autocast": {"enabled": settings.precision == "bf16", "dtype": "bfloat16"},
+            "torch_autocast": {
+                "enabled": settings.precision == "bf16",
+                "dtype": "bfloat16",
+                # ZeRO exchanges the gradients of these, and of these alone, in the type of the autocast.
+                "lower_precision_safe_modules": _WITH_WEIGHTS if settings.exchange == "bf16" else [],
+            },
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 2**31,
         }
@@ -118,10 +143,20 @@ class Engine:
         self.deepspeed, *_ = _import_deepspeed(device).initialize(
             model=model, optimizer=optimizer, config=config, dist_init_required=False
         )
-        if settings.zero_stage == 0:
+        if settings.zero_stage == 0 and settings.channels_last:
             # DeepSpeed broadcasts parameters as bytes, which wants them contiguous; ZeRO keeps them as views into one
             # flat buffer, where they must stay. The pictures are channels_last at every stage.
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if settings.zero_stage == 0:
+            # Its own setting of the bucket is for the other stages; and alone there is nobody to exchange with.
+            bucket = settings.bucket_mb * 10**6 // 4
+            self.deepspeed.allreduce_gradients = functools.partial(self.deepspeed.allreduce_gradients, bucket)
+            self.deepspeed.enable_backward_allreduce = world.size > 1
+        if settings.activation_checkpointing:
+            recompute_blocks(model)
+        if settings.compile != "off":
+            self.deepspeed.compile(compile_kwargs={"mode": compile_mode(settings), "dynamic": False})
+        self.settings = settings
         self.model = model
         self.optimizer = optimizer
         self.accumulation = accumulation
@@ -130,6 +165,10 @@ class Engine:
 
     def forward(self, inputs: Float[torch.Tensor, "b 3 h w"], output: str = "joints") -> torch.Tensor:
         """What the network says of normalised crops; `output` as in `PoseNetwork.forward`."""
+        if not self.settings.channels_last:
+            inputs = inputs.contiguous()
+        if self.settings.cuda_graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         return self.deepspeed(inputs, output=output)
 
     def backward(self, loss: Float[torch.Tensor, ""]) -> None:

@@ -76,7 +76,7 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, zero: Any, state
                 safe_set_full_optimizer_state(parameter, value.to(parameter.device), key)
         elif own:
             kept = {key: torch.empty_like(parameter).copy_(value) for key, value in own.items()}
-            optimizer.state[parameter] = {"step": state[STEP].clone(), **kept}
+            optimizer.state[parameter] = {"step": _count(optimizer, state[STEP], parameter), **kept}
 
 
 def misfit(model: nn.Module, state: State) -> str:
@@ -99,8 +99,14 @@ def misfit(model: nn.Module, state: State) -> str:
 def _link(optimizer: torch.optim.Optimizer, zero: Any, keys: set[str], step: torch.Tensor) -> None:
     """Give ZeRO's flat pieces the empty moments that it would make in its first step."""
     for group, flat in zip(zero.bit16_groups, zero.single_partition_of_fp32_groups, strict=True):
-        optimizer.state[flat] = {"step": step.clone(), **{key: torch.zeros_like(flat) for key in keys}}
+        count = _count(optimizer, step, flat)
+        optimizer.state[flat] = {"step": count, **{key: torch.zeros_like(flat) for key in keys}}
         lazy_init_hp_params_optimizer_state(group, flat, optimizer.state)
+
+
+def _count(optimizer: torch.optim.Optimizer, step: torch.Tensor, updated: torch.Tensor) -> torch.Tensor:
+    """The number of updates, where the optimiser wants it: a fused one beside what it updates, others on the host."""
+    return step.to(updated.device if optimizer.defaults.get("fused") else "cpu", copy=True)
 
 
 def _keys(optimizer: torch.optim.Optimizer, zero: Any, parameter: nn.Parameter) -> list[str]:
