@@ -146,7 +146,11 @@ COMMANDS = {
         "cluster.settings_commands:EvaluateSettings",
         "cluster.evaluate:evaluate_run",
         "score a run on held-out subjects",
-        ("pose eval runs/demo", "pose eval runs/demo --part val --flip_test true"),
+        (
+            "pose eval runs/demo",
+            "pose eval runs/demo --part val --flip_test true",
+            "pose eval runs/final --protocol eth --leaderboard true --against runs/baseline",
+        ),
         ("run",),
     ),
     "predict": Command(

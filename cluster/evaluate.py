@@ -1,7 +1,7 @@
 """Weights and shards to a score card."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -11,19 +11,26 @@ from rich.console import Console
 from cluster.config import load
 from cluster.data import evaluation_source
 from cluster.engine.engine import check_precision, choose_device
-from cluster.scorecard import Evaluated, Picture, print_score, write_score
+from cluster.protocol import by_preset, check_comparable, differences, other_training, protocol_card, read_card
+from cluster.samples import leaderboard_csv
+from cluster.scorecard import Evaluated, Picture, print_comparison, print_score, write_score
 from cluster.settings import Run
 from cluster.settings_commands import EvaluateSettings
 from cluster.tracking.handle import start_delivery
 from cluster.tracking.journal import Journal
 from cluster.weights import BEST, LAST, SavedModel, load_model
+from poselib.calibration import deviation_to_mm, joint_spread_mm
+from poselib.camera import apply_affine, invert_affine
 from poselib.errors import InputError
 from poselib.metrics import joint_errors_mm, root_relative
 from poselib.model.network import PoseNetwork
+from poselib.model.spread import joints_and_spread
+from poselib.skeleton import mirror_permutation
 from poselib.volume import decode, flip_average, to_crop_px
+from shards.atomic import write_whole
 from shards.loader import Batch, Source, load_batches
 from shards.order import Draws
-from shards.sample import unpack
+from shards.sample import Names, unpack
 
 _PICTURES: Final = 12
 
@@ -36,38 +43,66 @@ class Predictions:
         places: int64 `n`, which of the source's samples.
         predicted_mm: `n 17 3`, root-relative camera frame.
         true_mm: the same, of the truth.
+        predicted_px: `n 17 2`, px of the stored picture.
+        true_px: the same, of the truth.
+        spread_mm: `n 17`, of the heat maps; NaN where they were not measured.
     """
 
     places: np.ndarray
     predicted_mm: np.ndarray
     true_mm: np.ndarray
+    predicted_px: np.ndarray
+    true_px: np.ndarray
+    spread_mm: np.ndarray
 
 
 def evaluate_run(settings: EvaluateSettings) -> None:
-    """`pose eval`: score a run, print the card, leave `score.json` and `score.html` in its folder and in MLflow."""
-    run = load(Run, settings.run / "run.yaml") if (settings.run / "run.yaml").is_file() else None
-    if run is None:
-        raise InputError(f"{settings.run} is no run: it holds no run.yaml")
-    # The folder may have been moved since.
-    run = replace(run, name=settings.run.resolve().name, runs_dir=settings.run.resolve().parent)
-    run = replace(run, loader=replace(run.loader, damaged="error"))  # scores of fewer samples could not be compared
+    """`pose eval`: score a run, print the card, leave it in the run's folder and in MLflow.
+
+    Raises:
+        InputError: no run, no such samples, or a card to compare with that is of another protocol.
+    """
+    run = _load_run(settings)
     device = choose_device(settings.device)
     check_precision(run.engine.precision, device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     saved = load_model(settings.run / (BEST if settings.weights == "best" else LAST), device)
     source = evaluation_source(run, settings.part, settings.h36m)
+    card, name = protocol_card(run, source, settings, saved), "score" + _variant(settings, source)
+    other = read_card(settings.against, name) if settings.against else None
+    if other and settings.against and not settings.across_protocols:
+        check_comparable(card, other["protocol"], settings.against)
     console = Console()
     with console.status(f"{len(source.rows)} samples of {source.shards.folder}"):
         evaluated = evaluate(run, saved, source, settings, device)
-    name = "score" + _variant(settings, source)
     score = write_score(settings.run, evaluated, name)
     print_score(score, console)
-    late = _track(run, settings, source, score, saved.step) if run.tracking.enabled else ""
-    if late:
-        console.print(late, soft_wrap=True)
-    card = settings.run / f"{name}.html"
-    console.print(f"score card: {card}; next: pose ui --runs_dir {run.runs_dir}", soft_wrap=True)
+    if other:
+        print_comparison(score, other, str(settings.against), differences(card, other["protocol"]), console)
+
+    def say(line: str) -> None:
+        if line:
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    say(other_training(run, settings))
+    if settings.leaderboard:
+        table = settings.run / f"{name}.csv"
+        write_whole(table, leaderboard_csv(evaluated.predicted_mm))
+        say(f"leaderboard: {table}")
+    say(_track(run, settings, source, score, saved.step) if run.tracking.enabled else "")
+    say(f"score card: {settings.run / f'{name}.html'}; next: pose ui --runs_dir {run.runs_dir}")
+
+
+def _load_run(settings: EvaluateSettings) -> Run:
+    """The run as it is to be scored."""
+    run = load(Run, settings.run / "run.yaml") if (settings.run / "run.yaml").is_file() else None
+    if run is None:
+        raise InputError(f"{settings.run} is no run: it holds no run.yaml")
+    # The folder may have been moved since.
+    run = replace(run, name=settings.run.resolve().name, runs_dir=settings.run.resolve().parent)
+    run = replace(run, loader=replace(run.loader, damaged="error"))  # scores of fewer samples could not be compared
+    return by_preset(run, settings)
 
 
 def evaluate(
@@ -75,14 +110,21 @@ def evaluate(
 ) -> Evaluated:
     """Everything that a score card is made of."""
     batches = evaluation_batches(run, source, settings.batch, device, torch.get_num_threads())
-    found = predict(saved.network, batches, source, run, device, settings.flip_test)
-    names = [source.shards.read(int(source.rows[place])).names for place in found.places]
+    found = predict(saved.network, batches, source, run, device, settings.flip_test, spread=True)
+    rows = source.rows[found.places]
+    labels = [source.shards.read_names(int(row)) for row in rows]
+    names = [label[1] for label in labels]
     return Evaluated(
         predicted_mm=found.predicted_mm,
         true_mm=found.true_mm,
+        predicted_px=found.predicted_px,
+        true_px=found.true_px,
+        spread_mm=found.spread_mm,
+        keys=[label[0] for label in labels],
+        rows=rows,
         names=names,
         mean_pose_mm=saved.mean_pose_mm,
-        pictures=_pictures(run, saved.network, source, found, names, device),
+        pictures=_pictures(run, source, found, names, device),
         protocol=protocol_card(run, source, settings, saved),
     )
 
@@ -95,33 +137,60 @@ def predict(
     run: Run,
     device: torch.device,
     flip_test: bool = False,
+    spread: bool = False,
 ) -> Predictions:
-    """Poses of a source's samples in millimetres, given the true depth of the pelvis."""
+    """Poses of a source's samples in millimetres, given the true depth of the pelvis.
+
+    With `spread`, the second moments of the heat maps too; they take the memory of a batch's logits.
+    """
     was_training = network.training
     network.eval()
-    places, predicted, true = [], [], []
+    parts = [_none()]
     for batch in batches:
         with torch.autocast(device.type, torch.bfloat16, enabled=run.engine.precision == "bf16"):
-            uvz = network(batch.inputs)
+            uvz, deviation = _answer(network, batch.inputs, spread)
             if flip_test:
-                uvz = flip_average(uvz, network(batch.inputs.flip(-1)))
-        arrays = unpack(batch.plan.vectors)
-        joints_mm = decode(
-            uvz.float().cpu().numpy().astype(np.float64),
-            batch.plan.stored_from_crop.astype(np.float64),
-            arrays["joints_mm"][:, 0, 2].astype(np.float64),
-            arrays["intrinsics"].astype(np.float64),
-            arrays["distortion"].astype(np.float64) if source.shards.manifest.lens == "brown" else None,
-            run.model,
-        )
-        places.append(batch.draws.sample)
-        predicted.append(root_relative(joints_mm).astype(np.float32))
-        true.append(root_relative(arrays["joints_mm"]))
+                uvz_mirrored, mirrored = _answer(network, batch.inputs.flip(-1), spread)
+                uvz = flip_average(uvz, uvz_mirrored)
+                deviation = (deviation + mirrored[:, mirror_permutation().tolist()]) / 2
+        parts.append(_in_mm(uvz, deviation, batch, source, run))
     network.train(was_training)
-    empty = np.empty((0, 17, 3), np.float32)
-    each, kept = np.unique(np.concatenate([np.empty(0, np.int64), *places]), return_index=True)
+    columns = [np.concatenate([getattr(part, entry.name) for part in parts]) for entry in fields(Predictions)]
     # A sample that stood in for a damaged one counts once.
-    return Predictions(each, np.concatenate([empty, *predicted])[kept], np.concatenate([empty, *true])[kept])
+    _, kept = np.unique(columns[0], return_index=True)
+    return Predictions(*(column[kept] for column in columns))
+
+
+def _answer(network: PoseNetwork, inputs: torch.Tensor, spread: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """u, v, z and their standard deviations, or NaN."""
+    if spread:
+        return joints_and_spread(network, inputs)
+    uvz = network(inputs)
+    return uvz, torch.full_like(uvz, torch.nan)
+
+
+def _in_mm(uvz: torch.Tensor, deviation: torch.Tensor, batch: Batch, source: Source, run: Run) -> Predictions:
+    """A batch's answers beside the truth."""
+    arrays = {name: array.astype(np.float64) for name, array in unpack(batch.plan.vectors).items()}
+    answered, deviations = (values.float().cpu().numpy().astype(np.float64) for values in (uvz, deviation))
+    stored_from_crop, depths = batch.plan.stored_from_crop.astype(np.float64), arrays["joints_mm"][:, 0, 2]
+    distortion = arrays["distortion"] if source.shards.manifest.lens == "brown" else None
+    joints_mm = decode(answered, stored_from_crop, depths, arrays["intrinsics"], distortion, run.model)
+    spread_mm = joint_spread_mm(deviation_to_mm(deviations, stored_from_crop, depths, arrays["intrinsics"], run.model))
+    return Predictions(
+        batch.draws.sample,
+        root_relative(joints_mm).astype(np.float32),
+        root_relative(arrays["joints_mm"]).astype(np.float32),
+        apply_affine(stored_from_crop, to_crop_px(answered, run.model)).astype(np.float32),
+        arrays["joints_px"].astype(np.float32),
+        spread_mm.astype(np.float32),
+    )
+
+
+def _none() -> Predictions:
+    """Of no samples."""
+    mm, px = np.empty((0, 17, 3), np.float32), np.empty((0, 17, 2), np.float32)
+    return Predictions(np.empty(0, np.int64), mm, mm, px, px, np.empty((0, 17), np.float32))
 
 
 def evaluation_batches(
@@ -143,70 +212,32 @@ def evaluation_batches(
     return load_batches([source], draws, batch, run.model, run.crop, run.loader, device, threads=threads)
 
 
-def protocol_card(run: Run, source: Source, settings: EvaluateSettings, saved: SavedModel) -> dict[str, Any]:
-    """What two scores must share to be compared."""
-    manifest = source.shards.manifest
-    return {
-        "synthetic": manifest.synthetic,
-        "data": "synthetic studio, not Human3.6M" if manifest.synthetic else "Human3.6M",
-        "split": run.data.split,
-        "part": settings.part,
-        "subjects": _subjects(source),
-        "every": run.data.every_val if settings.part == "val" else run.data.every_test,
-        "box": manifest.box,
-        "aspect": run.crop.aspect,
-        "crop": f"{run.model.crop_width}x{run.model.crop_height}",
-        "lens": manifest.lens,
-        "root depth": "ground truth",
-        "depth range mm": run.model.depth_range_mm,
-        "z scaled with zoom": run.crop.z_scaled_with_zoom,
-        "cell origin": run.model.cell_origin,
-        "heat maps read by": run.model.inference if run.model.head != "regression" else "no heat maps",
-        "precision": run.engine.precision,
-        "flip test": settings.flip_test,
-        "PA": "rigid without scale, and similarity with scale",
-        "model": f"{settings.weights}, step {saved.step}",
-        "faults handled": list(manifest.known_faults),
-        "shard set": manifest.set_hash,
-    }
-
-
-def _subjects(source: Source) -> list[str]:
-    """The subjects that a source's samples are of."""
-    codes = np.unique(source.shards.samples["subject"][source.rows])
-    return [source.shards.manifest.subjects[code] for code in codes]
-
-
-def _pictures(
-    run: Run, network: PoseNetwork, source: Source, found: Predictions, names: list[Any], device: torch.device
-) -> list[Picture]:
+def _pictures(run: Run, source: Source, found: Predictions, names: list[Names], device: torch.device) -> list[Picture]:
     """A dozen samples evenly over the errors, from the best to the worst."""
     errors = joint_errors_mm(found.predicted_mm, found.true_mm).mean(1)
     chosen = np.argsort(errors)[np.linspace(0, len(errors) - 1, min(_PICTURES, len(errors))).astype(int)]
-    pictures = []
-    batches = evaluation_batches(run, source, len(chosen), device, 1, places=found.places[chosen])
-    for batch in batches:
-        with torch.no_grad():
-            uvz = network(batch.inputs).cpu().numpy()
-        predicted_px = to_crop_px(uvz, run.model)
-        true_px = to_crop_px(batch.plan.targets, run.model)
-        for row, index in enumerate(chosen):
-            pictures.append(
-                Picture(
-                    crop=batch.pictures[row].cpu().numpy(),
-                    predicted_px=predicted_px[row],
-                    true_px=true_px[row],
-                    predicted_mm=found.predicted_mm[index],
-                    true_mm=found.true_mm[index],
-                    names=names[index],
-                )
-            )
-    return pictures
+    (batch,) = evaluation_batches(run, source, len(chosen), device, 1, places=found.places[chosen])
+    crop_from_stored = invert_affine(batch.plan.stored_from_crop.astype(np.float64))
+    predicted_px, true_px = (
+        apply_affine(crop_from_stored, px[chosen].astype(np.float64)) for px in (found.predicted_px, found.true_px)
+    )
+    return [
+        Picture(
+            crop=batch.pictures[row].cpu().numpy(),
+            predicted_px=predicted_px[row],
+            true_px=true_px[row],
+            predicted_mm=found.predicted_mm[index],
+            true_mm=found.true_mm[index],
+            names=names[index],
+        )
+        for row, index in enumerate(chosen)
+    ]
 
 
 def _variant(settings: EvaluateSettings, source: Source) -> str:
-    """What sets this score apart from the run's own: `_val`, `_last`, `_flip`, another set; mostly nothing."""
+    """What sets this score apart from the run's own: `_eth`, `_val`, `_last`, `_flip`, another set; mostly nothing."""
     words = [
+        settings.protocol if settings.protocol != "run" else "",
         settings.part if settings.part != "test" else "",
         settings.weights if settings.weights != "best" else "",
         "flip" if settings.flip_test else "",
@@ -223,6 +254,7 @@ def _track(run: Run, settings: EvaluateSettings, source: Source, score: dict[str
     numbers = {f"{prefix}/{name}": value for name, value in score.items() if isinstance(value, float)}
     with Journal(run.folder) as journal:
         journal.metrics(step, numbers)
-        for ending in ("json", "html", "jpg"):
-            journal.artifact(f"score{variant}.{ending}")
+        endings = (".json", ".html", ".jpg", *(["_calibration.png"] if score["calibration_table"] else []))
+        for ending in (*endings, *([".csv"] if settings.leaderboard else [])):
+            journal.artifact(f"score{variant}{ending}")
     return start_delivery(run.folder, run.tracking).finish()

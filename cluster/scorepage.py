@@ -55,19 +55,24 @@ class Picture:
         }
 
 
-def render_page(run_name: str, score: dict[str, Any], figures: dict[str, str], pictures: list[Picture]) -> str:
-    """The page of a score: overall figures, bars per action and per joint, pictures, protocol card."""
+def render_page(
+    run_name: str, score: dict[str, Any], figures: dict[str, str], pictures: list[Picture], calibration: bytes = b""
+) -> str:
+    """The page of a score: overall figures, bars per action and per joint, the calibration's chart (a PNG, where there
+    is one), pictures, protocol card."""
     environment = Environment(loader=PackageLoader("cluster"), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
+    headline = score["protocol"].get("headline", "mpjpe_mm")
     return environment.get_template("scorecard.html").render(
         run_name=run_name,
         score=score,
-        headline=_tile("mpjpe_mm", figures["mpjpe_mm"], score),
-        tiles=[_tile(key, label, score) for key, label in figures.items() if key != "mpjpe_mm"],
+        headline=_tile(headline, figures[headline], score),
+        tiles=[_tile(key, label, score) for key, label in figures.items() if key != headline],
         charts=[
             ("Per action", _bars(score["per_action"], score["mean_pose_per_action"])),
             ("Per joint", _bars(score["per_joint"], score["mean_pose_per_joint"])),
         ],
+        calibration=base64.b64encode(calibration).decode(),
         samples=[_sample(picture) for picture in pictures],
         colors={"right": _css(RIGHT), "left": _css(LEFT), "trunk": _css(TRUNK)},
         protocol={key: _plain(value) for key, value in score["protocol"].items()},
@@ -115,6 +120,13 @@ def _sample(picture: Picture) -> dict[str, Any]:
 
 def _jpeg(image: np.ndarray) -> bytes:
     done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    assert done
+    return data.tobytes()
+
+
+def png(image: np.ndarray) -> bytes:
+    """A picture, RGB, as PNG."""
+    done, data = cv2.imencode(".png", image[..., ::-1])
     assert done
     return data.tobytes()
 

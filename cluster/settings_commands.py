@@ -36,20 +36,29 @@ class EvaluateSettings:
 
     Attributes:
         run: folder of the run.
-        part: which part of the run's split.
+        protocol: whom and which frames to score, and the figure that counts: as the run's own settings say, or as
+            published; see docs/training.md.
+        part: which part of the split.
         h36m: another shard set than the run's.
         weights: `best` on validation, where there was one, or `last`.
         flip_test: average with the mirrored crop's prediction.
+        leaderboard: write the predictions as CSV too, as the ETH course's leaderboard takes them.
+        against: compare with another run (its card of the same name) or another score card.
+        across_protocols: compare even where the two cards' protocols differ; the differences are printed.
         batch: samples per forward pass.
         device: where to compute.
         threads: CPU threads; 0 takes every core.
     """
 
     run: Path
+    protocol: Literal["run", "eth", "protocol1", "protocol2"] = "run"
     part: Literal["val", "test"] = "test"
     h36m: str | None = None
     weights: Literal["best", "last"] = "best"
     flip_test: bool = False
+    leaderboard: bool = False
+    against: Path | None = None
+    across_protocols: bool = False
     batch: int = 64
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0

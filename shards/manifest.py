@@ -11,7 +11,7 @@ import numpy as np
 from poselib.errors import InputError
 from shards.place import Place, ShardFiles
 from shards.records import Manifest, parse_manifest
-from shards.sample import NUMERIC, NUMERIC_SIZE, Sample, decode_names, encode_arrays, unpack
+from shards.sample import NUMERIC, NUMERIC_SIZE, Names, Sample, decode_names, encode_arrays, unpack
 from shards.storage_settings import StorageSettings
 from shards.table import BLOCK, CODED, row_type
 
@@ -127,6 +127,19 @@ class ShardSet:
             raise self.damaged(row, str(error)) from error
         jpeg = data[BLOCK : BLOCK + int(place["jpg_size"])]
         return Sample(key, jpeg, names, unpack(self._vector(row, data).copy()))
+
+    def read_names(self, row: int) -> tuple[str, Names]:
+        """Key and names of one sample, without its picture; errors as in `read_bytes`, though nothing is hashed."""
+        place = self._rows[row]
+        shard = int(place["shard"])
+        if shard >= len(self.manifest.shards):
+            raise self.damaged(row, f"{TABLE} says that it is in shard {shard}")
+        try:
+            header = self._files.read(shard, int(place["jpg_offset"]) - BLOCK, BLOCK)
+            key = tarfile.TarInfo.frombuf(header, "utf-8", "strict").name.removesuffix(".jpg")
+            return key, decode_names(self._files.read(shard, int(place["json_offset"]), int(place["json_size"])))
+        except (tarfile.TarError, ValueError, TypeError) as error:
+            raise self.damaged(row, str(error)) from error
 
     def read_bytes(self, rows: Iterable[int]) -> tuple[list[np.ndarray], np.ndarray]:
         """Encoded pictures (uint8 arrays) and vectors (float32 `n NUMERIC_SIZE`) of rows: one read per sample.
