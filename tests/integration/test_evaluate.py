@@ -1,0 +1,98 @@
+"""`pose eval` on a small run: presets, flip test, calibration, samples, leaderboard, and scores side by side."""
+
+import json
+from dataclasses import replace
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+
+import pose
+from cluster.config import dump
+from cluster.samples import read_samples
+from cluster.settings import Run
+from cluster.settings_data import DataSettings
+from cluster.tracking.settings import TrackingSettings
+from cluster.weights import SavedModel, save_model
+from poselib.calibration import calibrate
+from poselib.metrics import joint_errors_mm
+from poselib.model.network import PoseNetwork
+from poselib.settings import ModelSettings
+from shards.loader_settings import CropSettings
+from shards.manifest import ShardSet
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def run(shard_sets, tmp_path) -> Run:
+    """A run that knows S1 alone, and one beside it with other weights; S9 is there to be scored."""
+    data = DataSettings(
+        h36m=str(shard_sets["h36m"]), train_subjects=("S1",), val_subjects=("S8",), test_subjects=("S9",), every_test=1
+    )
+    model = ModelSettings("resnet10", 4, 64, 64, 8, 2000.0, (1, 2), 0, 8, 2)
+    made = Run(
+        name="one",
+        data=data,
+        runs_dir=tmp_path,
+        model=model,
+        crop=CropSettings(allow_border=True),
+        tracking=TrackingSettings(enabled=False),
+    )
+    for seed, name in enumerate(("one", "two")):
+        torch.manual_seed(seed)
+        network = PoseNetwork(model).eval()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter += 0.05 * torch.randn_like(parameter)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.yaml").write_text(dump(replace(made, name=name)))
+        save_model(tmp_path / name / "model.safetensors", SavedModel(network, 7, 99.0, np.zeros((17, 3))))
+    return made
+
+
+def test_a_score_and_everything_beside_it(run, capsys):
+    with patch.object(ShardSet, "read", side_effect=AssertionError("pictures are read once, by the loader")):
+        assert pose.main(["eval", str(run.folder), "--leaderboard", "true"]) == 0
+    assert "calibration error" in capsys.readouterr().out
+    card = json.loads((run.folder / "score.json").read_text())
+    samples, shards = read_samples(run.folder / "score.json", card), ShardSet.open(run.data.h36m)
+    assert len(samples) == card["samples"] == (run.folder / "score.csv").read_text().count("\n") - 1
+    errors = joint_errors_mm(samples.predicted_mm, samples.true_mm)
+    assert card["calibration_error"] == pytest.approx(calibrate(samples.spread_mm[:, 1:], errors[:, 1:]).error)
+    for place in (0, len(samples) - 1):
+        sample = shards.read(int(samples.rows[place]))
+        assert (sample.key, sample.names.action) == (samples.keys[place], samples.actions[place])
+        np.testing.assert_array_equal(sample.arrays["joints_px"], samples.true_px[place])
+        # Predicted px and mm are one pose: the pelvis' predicted depth is the only unknown of 17 joints.
+        mm, (fx, fy, cx, cy) = samples.predicted_mm[place].astype(float), sample.arrays["intrinsics"]
+        rays = (samples.predicted_px[place] - [cx, cy]) / [fx, fy]
+        slopes, offsets = (rays - rays[0]).ravel(), (mm[:, :2] - rays * mm[:, 2:]).ravel()
+        depth = slopes @ offsets / (slopes @ slopes)
+        np.testing.assert_allclose(slopes * depth, offsets, atol=0.1)
+        assert abs(depth - sample.arrays["joints_mm"][0, 2]) < run.model.depth_range_mm
+
+
+def test_scores_side_by_side_or_refused(run, capsys):
+    two = run.runs_dir / "two"
+    assert pose.main(["eval", str(two)]) == 0
+    assert pose.main(["eval", str(run.folder), "--against", str(two)]) == 0
+    shown = capsys.readouterr()
+    assert "against" in shown.out
+    assert "Different protocols" not in shown.out
+    words = ["eval", str(run.folder), "--flip_test", "true", "--against"]
+    assert pose.main([*words, str(two)]) == 1
+    assert "two/score_flip.json does not exist" in capsys.readouterr().err
+    assert pose.main([*words, str(two / "score.json")]) == 1
+    assert "by another protocol (flip test: True / False)" in capsys.readouterr().err
+    assert not (run.folder / "score_flip.json").exists()
+    assert pose.main([*words, str(two / "score.json"), "--across_protocols", "true"]) == 0
+    assert "Different protocols, this / other: flip test: True / False" in " ".join(capsys.readouterr().out.split())
+    flipped, plain = (json.loads((run.folder / f"score{end}.json").read_text()) for end in ("_flip", ""))
+    assert flipped["mpjpe_mm"] != plain["mpjpe_mm"]
+
+
+def test_a_preset_on_a_set_that_lacks_its_people(run, capsys):
+    assert pose.main(["eval", str(run.folder), "--protocol", "protocol1"]) == 1
+    assert "has no subject S11" in capsys.readouterr().err
