@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +18,6 @@ Boxes = np.ndarray
 """`n 4`: x y w h in px of the upright picture, x y the upper left corner."""
 Detector = Callable[[np.ndarray], Boxes]
 """People in a picture, uint8 `h w 3` RGB."""
-_LEAST_SCORE: Final = 0.5
-_PERSON: Final = 1
 
 
 @dataclass(frozen=True)
@@ -148,33 +146,3 @@ def _is_box(row: Any) -> bool:
     if not isinstance(row, list) or len(row) != 4:
         return False
     return all(isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in row)
-
-
-def torchvision_detector(device: str) -> Detector:
-    """torchvision's Faster R-CNN on MobileNet V3, with its COCO weights, which it downloads once.
-
-    Raises:
-        InputError: torchvision is not installed, or its weights cannot be had.
-    """
-    try:
-        import torch
-        from torchvision.models.detection import FasterRCNN_MobileNet_V3_Large_FPN_Weights as FasterWeights
-        from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
-    except (ImportError, RuntimeError) as error:
-        raise InputError(
-            "detector torchvision is not installed for this torch; install the torchvision that belongs to it, or give"
-            " --box or --boxes"
-        ) from error
-    try:
-        network = fasterrcnn_mobilenet_v3_large_fpn(weights=FasterWeights.DEFAULT).to(device).eval()
-    except OSError as error:
-        raise InputError(f"detector torchvision: its weights cannot be had: {error}") from error
-
-    @torch.inference_mode()
-    def detect(picture: np.ndarray) -> Boxes:
-        (found,) = network([torch.from_numpy(picture).to(device).permute(2, 0, 1).float() / 255])
-        person = (found["labels"] == _PERSON) & (found["scores"] >= _LEAST_SCORE)
-        corners = found["boxes"][person].cpu().numpy().astype(np.float64)
-        return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-
-    return detect

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from cluster.predict.boxes import BoxFinder, Found, read_boxes, torchvision_detector
+from cluster.predict.boxes import BoxFinder, Found, read_boxes
 from cluster.predict.camera import Camera, camera_of
 from cluster.predict.crops import Crops
+from cluster.predict.detector import torchvision_detector
 from cluster.predict.flow import Shown, ahead, one_ahead
 from cluster.predict.inputs import Item, count_items, find_inputs, read_items
 from cluster.predict.outputs import Overlays, PosesFile, described, person
@@ -112,8 +113,8 @@ def box_finder(settings: PredictSettings, device: torch.device) -> BoxFinder:
         return BoxFinder(box=np.array([settings.box]))
     if settings.boxes is not None:
         return BoxFinder(table=read_boxes(settings.boxes))
-    if settings.detector == "torchvision":
-        return BoxFinder(detector=torchvision_detector(str(device)))
+    if settings.detector == "torchvision" and settings.detector_weights is not None:
+        return BoxFinder(detector=torchvision_detector(settings.detector_weights, device))
     return BoxFinder()
 
 

@@ -53,6 +53,7 @@ class PredictSettings(CameraSettings):
             picture.
         boxes: file of boxes, .json or .csv; see docs/predict.md.
         detector: finds people where `box` and `boxes` say nothing: `torchvision`, where that is installed.
+        detector_weights: the detector's weights, a file; see docs/predict.md.
         box_scale: how much larger than a person's box the crop is; 1 where boxes are those of a shard set.
         aspect: how crops of another aspect are cut: as the run did, or otherwise.
         weights: `best` on validation, where there was one, or `last`.
@@ -72,6 +73,7 @@ class PredictSettings(CameraSettings):
     box: tuple[float, float, float, float] | None = None
     boxes: Path | None = None
     detector: Literal["none", "torchvision"] = "none"
+    detector_weights: Path | None = None
     box_scale: float = 1.25
     aspect: Aspect = "run"
     weights: Weights = "best"
@@ -93,6 +95,11 @@ class PredictSettings(CameraSettings):
             raise ValueError("run must be given: the folder of a trained run, such as --run runs/demo")
         if self.box is not None and self.boxes is not None:
             raise ValueError("box must not stand beside boxes: give one of them")
+        if (self.detector == "none") != (self.detector_weights is None):
+            raise ValueError(
+                "detector_weights must stand beside detector torchvision: the file of torchvision's"
+                " fasterrcnn_mobilenet_v3_large_fpn"
+            )
         if not 0.2 <= self.box_scale <= 5:
             raise ValueError(f"box_scale must lie in 0.2..5, not {self.box_scale}")
         if not 1 <= self.max_pixels <= MOST_PIXELS:

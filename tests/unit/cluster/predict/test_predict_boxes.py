@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from cluster.predict.boxes import BoxFinder, read_boxes, torchvision_detector
+from cluster.predict.boxes import BoxFinder, read_boxes
 from poselib.errors import InputError
 
 pytestmark = pytest.mark.unit
@@ -81,9 +81,3 @@ def test_broken_files_of_boxes_are_one_line(tmp_path, name, content, said):
         read_boxes(tmp_path / name)
     with pytest.raises(InputError, match="cannot be read"):
         read_boxes(tmp_path / "nowhere.json")
-
-
-def test_a_detector_that_is_not_installed_is_one_line(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torchvision", None)
-    with pytest.raises(InputError, match="torchvision is not installed"):
-        torchvision_detector("cpu")
