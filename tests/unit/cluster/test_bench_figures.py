@@ -1,0 +1,121 @@
+"""What the bench makes of times: ratios, verdicts, rooflines, and clusters on paper."""
+
+from dataclasses import replace
+
+import pytest
+
+from cluster.bench.command import run_yaml, worktree
+from cluster.bench.rounds import ROOT, as_rows, compare
+from cluster.bench.scaling import StepCost, exchange_s, limit, predict, settings_that_help
+from cluster.bench.settings import BenchSettings, NetworkSettings, ProfileSettings
+from cluster.bench.work import work_of
+from cluster.config import SettingsError, construct, parse
+from cluster.settings import Run
+from cluster.settings_data import DataSettings
+from poselib.errors import InputError
+from poselib.settings import ModelSettings
+
+pytestmark = pytest.mark.unit
+
+NETWORK = NetworkSettings(gpus_per_node=8, node_gb_per_s=100.0, network_gb_per_s=10.0, latency_us=0.0)
+COST = StepCost(images=10, forward_s=0.1, backward_s=0.2, optimizer_s=0.0, gradients=250_000_000)
+
+
+def test_ratios_and_verdicts() -> None:
+    ratio = compare([1.0, 2.0, 1.0, 1.0], [2.0, 4.2, 2.0, 1.9])
+    assert (ratio.median, ratio.least, ratio.most) == (2.0, 1.9, 2.1)
+    assert ratio.verdict(1.5, 0.1) == "reached: 1.5 wanted"
+    assert ratio.verdict(2.5, 0.1) == "missed: 2.5 wanted"
+    busy = compare([1.0, 1.0, 1.0, 1.0], [1.0, 3.0, 1.5, 2.5])
+    assert busy.verdict(1.5, 0.1) == "no verdict: a busy machine, rounds spread by 62%, above 10%"
+    assert compare([1.0], [2.0]).spread == 0
+    assert as_rows({"a": [0.5, 0.5]}, 8)["a"] == {"ms": 500.0, "img_per_s": 16.0, "spread": 0.0}
+
+
+def test_an_exchange_on_paper() -> None:
+    assert exchange_s(COST, 1, NETWORK) == 0
+    # 1 GB at 100 GB/s in a ring of two; then of eight, and of two nodes at 10 GB/s.
+    assert exchange_s(COST, 2, NETWORK) == pytest.approx(0.01)
+    assert exchange_s(COST, 16, NETWORK) == pytest.approx(2 * 7 / 8 * 0.01 + 0.1)
+    assert exchange_s(replace(COST, bytes_each=2), 16, NETWORK) == pytest.approx(7 / 8 * 0.01 + 0.05)
+    slow = exchange_s(replace(COST, bucket_bytes=1e8), 16, replace(NETWORK, latency_us=1000.0))
+    assert slow == pytest.approx(2 * 7 / 8 * 0.01 + 0.1 + 10 * 2e-3)
+
+
+def test_gpus_on_paper() -> None:
+    alone = predict(COST, 1, NETWORK)
+    assert (alone.efficiency, alone.images_per_s) == (1.0, pytest.approx(10 / 0.3))
+    many = [predict(COST, gpus, NETWORK).efficiency for gpus in (1, 8, 16, 256)]
+    assert many == sorted(many, reverse=True)
+    assert predict(replace(COST, overlap=True), 16, NETWORK).exposed_s == 0
+    moved = {name: predict(each, 16, NETWORK).efficiency for name, each in settings_that_help(COST).items()}
+    assert len(moved) == 3
+    assert min(moved.values()) > many[2]
+    assert limit(COST, NETWORK).startswith(
+        "from 16 GPUs on the network is the limit: efficiency 72%; engine.zero_stage"
+    )
+    assert "no limit" in limit(COST, replace(NETWORK, network_gb_per_s=1000.0))
+    assert len(settings_that_help(replace(COST, bytes_each=2, overlap=True))) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "gigaflop", "million", "fused_us"),
+    [
+        (ModelSettings(ppm_bins=None), 49.8, 34.27, 147),
+        (ModelSettings(backbone="resnet152", crop_width=288, crop_height=384, depth=72), 189.5, 81.53, 501),
+    ],
+    ids=["baseline", "final"],
+)
+def test_work_of_the_report_networks(model: ModelSettings, gigaflop: float, million: float, fused_us: float) -> None:
+    work = work_of(model)
+    assert work.flops / 1e9 == pytest.approx(gigaflop, abs=0.05)
+    assert work.parameters / 1e6 == pytest.approx(million, abs=0.005)
+    assert sum(flops for flops, _ in work.layers) == pytest.approx(work.flops)
+    fused, eager = (work.roofline_s(788e12, 4.3e12, 2, each) for each in (True, False))
+    assert 1e6 * fused == pytest.approx(fused_us, rel=0.04)  # counted by hand elsewhere
+    assert fused < eager < 1.5 * fused
+    assert work.roofline_s(1e9, 4.3e12, 2) == pytest.approx(work.flops / 1e9, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--rounds", "0"], "rounds must be at least 1"),
+        (["--with_loader", "true"], "with_loader must be false without data.h36m"),
+        (["--against", "[precision]"], "against must hold settings as key=value"),
+        (["--scaling", "[0]"], "scaling must hold numbers of ranks"),
+        (["--network.node_gb_per_s", "0"], "node_gb_per_s must be above 0"),
+    ],
+)
+def test_bad_settings_of_a_bench(words: list[str], told: str) -> None:
+    with pytest.raises(SettingsError, match=told) as error:
+        parse(BenchSettings, words)
+    assert "\n" not in str(error.value)
+
+
+def test_a_profile_of_no_steps() -> None:
+    with pytest.raises(SettingsError, match=r"steps must lie in 1\.\.1000, not 0"):
+        parse(ProfileSettings, ["--name", "x", "--data.h36m", "set", "--steps", "0"])
+
+
+def test_an_earlier_revision_is_told_only_what_differs() -> None:
+    settings = parse(BenchSettings, ["--engine.precision", "bf16", "--batch.micro", "8", "--rounds", "3"])
+    assert run_yaml(settings).splitlines() == [
+        *("batch:", "  micro: 8", "data:", "  h36m: ''", "engine:", "  precision: bf16", "name: bench")
+    ]
+    run = construct(Run, run_yaml(settings, {"engine.fused_optimizer": False}), "test")
+    assert run == replace(
+        Run(name="bench", data=DataSettings(h36m="")),
+        batch=settings.batch,
+        engine=replace(settings.engine, fused_optimizer=False),
+    )
+
+
+def test_revisions_are_checked_out_beside() -> None:
+    with worktree("HEAD") as tree:
+        assert (tree / "pose.py").is_file()
+        assert tree != ROOT
+    assert not tree.exists()
+    for unknown in ("no-such-revision", "--help"):
+        with pytest.raises(InputError, match="revision must be one that git knows"), worktree(unknown):
+            pass
