@@ -201,6 +201,17 @@ COMMANDS = {
         ("pose tune best pyramid > best.yaml",),
         ("name",),
     ),
+    "study report-tables": Command(
+        "tune.settings_study:ReportTablesSettings",
+        "tune.study:report_tables",
+        "train the report's tables anew: mean and spread over seeds beside the published figures",
+        (
+            "pose study report-tables --scale studio",
+            "pose study report-tables --only table1,table4 --seeds [0,1,2] --dry_run true",
+            "pose study report-tables --submit true --site mysite.yaml --job.gpus 1",
+            "pose study report-tables --collect true",
+        ),
+    ),
     "doctor": Command(
         "cluster.doctor.settings:DoctorSettings",
         "cluster.doctor.command:doctor",

@@ -1,0 +1,92 @@
+"""One training of a study, and its score: `pose train` and `pose eval` in processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from cluster.config import dump
+from cluster.settings import Run
+from cluster.tracking.journal import JOURNAL_NAME, Journal, last_status, read_metrics
+from tune.study_cases import SCORE, Case, read_result
+from tune.training import CONFIG, LOG, TrialFailed, child_environment, launch_here, reason
+
+_STOP_S: Final = 300.0
+_LOOK_S: Final = 1.0
+
+
+def tag(case: Case, run: Run, study: str, scale: str) -> None:
+    """Name the study in a run's journal before it begins; MLflow gets it from there."""
+    if (run.folder / JOURNAL_NAME).is_file():
+        return
+    with Journal(run.folder) as journal:
+        journal.tags(
+            {"tune.study": study, "tune.kind": "study run", "study.scale": scale, "study.rows": ", ".join(case.rows)}
+        )
+
+
+def train_and_score(case: Case, seed: int, project: Path, show: Callable[[float], None]) -> None:
+    """Bring a training to its end, from wherever it stands, and score it where its rows ask for that.
+
+    Args:
+        case: what is trained.
+        seed: of it.
+        project: the folder that relative paths of the run start from.
+        show: told how far it is, 0 to 1.
+
+    Raises:
+        TrialFailed: with the reason in one line.
+    """
+    run = case.of_seed(seed)
+    if not read_result(case, seed).trained:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / CONFIG).write_text(dump(run))
+        (run.folder / LOG).unlink(missing_ok=True)  # the reason of an earlier failure is no reason of this one
+        _follow(run, project, show)
+    if case.tests and not (run.folder / SCORE).is_file():
+        _score(run, project)
+
+
+def _follow(run: Run, project: Path, show: Callable[[float], None]) -> None:
+    """Start the ranks and wait; whatever ends the waiting has them save and end."""
+    process = launch_here(run.folder, project)
+    try:
+        while process.poll() is None:
+            show(_epochs_done(run.folder) / run.epochs)
+            time.sleep(_LOOK_S)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    if process.wait() or last_status(run.folder) != "finished":
+        raise TrialFailed(reason((run.folder / LOG).read_text(errors="replace"), process.wait()))
+
+
+def _score(run: Run, project: Path) -> None:
+    words = ["eval", str(run.folder), "--threads", str(run.engine.threads)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pose", *words],
+        cwd=project,
+        env=child_environment(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise TrialFailed(f"its score: {said[-1] if said else f'exit code {done.returncode}'}")
+
+
+def _epochs_done(folder: Path) -> float:
+    """How far a training has come, by its journal."""
+    if not (folder / JOURNAL_NAME).is_file():
+        return 0.0
+    return max((entry.values.get("train/epoch", 0.0) for entry in read_metrics(folder)), default=0.0)
