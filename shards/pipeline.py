@@ -3,12 +3,15 @@
 One graph for both devices: external source, decode, one warp (crop, zoom, rotation and mirror in one matrix), then the
 objects, one over the other. On the GPU decoding is `mixed` (JPEG engines, then CUDA), and warp and paste are DALI's:
 each object is warped onto the crop's canvas and blended by arithmetic, and only for those crops of a batch that have
-as many objects. On the CPU both are OpenCV's inside the graph: DALI's own warp was measured 3 to 4 times slower there,
-and an object costs its own rectangle alone. A run without objects has no nodes for them.
+as many objects. On the CPU all three are OpenCV's, in one node of the graph: DALI's own warp was measured 3 to 4 times
+slower there; a picture that is warped as soon as it is decoded is still in the processor's cache; and an object costs
+its own rectangle alone. Both decode by libjpeg-turbo on the CPU, to the same pixels. A run without objects has no
+nodes for them.
 """
 
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import cv2
@@ -26,8 +29,10 @@ pasted, None where the graph was built for no objects. Raises StopIteration at t
 class Graph:
     """A running DALI graph; a context manager, for its threads must end before what they call into."""
 
-    def __init__(self, pipeline: Any, finished: "deque[np.ndarray] | None" = None) -> None:
-        self._pipeline, self._finished = pipeline, finished
+    def __init__(
+        self, pipeline: Any, finished: "deque[np.ndarray] | None" = None, pool: ThreadPoolExecutor | None = None
+    ) -> None:
+        self._pipeline, self._finished, self._pool = pipeline, finished, pool
 
     def run(self) -> Any:
         """The next crops, uint8 `b h w 3` RGB.
@@ -44,6 +49,8 @@ class Graph:
     def close(self) -> None:
         """Wait for the batch in work, drop those made ahead, and end all threads. May be called again."""
         self._pipeline._shutdown()
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def __enter__(self) -> "Graph":
         """The graph itself."""
@@ -80,25 +87,23 @@ def build_pipeline(
         objects: most objects on a crop.
         hw_decoder_load: share of the pictures that go to the GPU's JPEG engines.
     """
-    cv2.setNumThreads(1)  # DALI's threads are the parallelism; OpenCV's own would fight over the same cores
-    on_gpu = device == "gpu"
-    finished: deque[np.ndarray] = deque()
-    if on_gpu:
+    cv2.setNumThreads(1)  # the graph's threads are the parallelism; OpenCV's own would fight over the same cores
+    if device == "gpu":
         define = _dali_graph(feed, width, height, objects, hw_decoder_load)
-    else:
-        define = _opencv_graph(feed, width, height, finished)
-    settings = {
-        "batch_size": batch,
-        "num_threads": threads,
-        "device_id": device_id if on_gpu else None,
-        "prefetch_queue_depth": prefetch,
-    }
-    pipeline = define(**settings)
+        pipeline = define(batch_size=batch, num_threads=threads, device_id=device_id, prefetch_queue_depth=prefetch)
+        pipeline.build()
+        return Graph(pipeline)
+    pool = ThreadPoolExecutor(threads, "cut") if threads > 1 else None
+    finished: deque[np.ndarray] = deque()
+    define = _opencv_graph(feed, width, height, finished, pool, threads)
+    pipeline = define(batch_size=batch, num_threads=1, device_id=None, prefetch_queue_depth=prefetch)
     pipeline.build()
-    return Graph(pipeline, None if on_gpu else finished)
+    return Graph(pipeline, finished, pool)
 
 
-def _opencv_graph(feed: Feed, width: int, height: int, finished: "deque[np.ndarray]") -> Callable[..., Any]:
+def _opencv_graph(
+    feed: Feed, width: int, height: int, finished: "deque[np.ndarray]", pool: ThreadPoolExecutor | None, threads: int
+) -> Callable[..., Any]:
     """The graph of the CPU. OpenCV writes the crops of a batch into one new array, which goes to `finished`; what the
     graph itself puts out is empty. Matrices and objects wait outside of it too. So DALI copies nothing but bytes."""
     empty = np.zeros(1, np.uint8)
@@ -112,25 +117,47 @@ def _opencv_graph(feed: Feed, width: int, height: int, finished: "deque[np.ndarr
         fed.append((matrices, layers))
         return jpegs
 
-    def cut(pictures: list[np.ndarray]) -> list[np.ndarray]:
+    def cut(jpegs: list[np.ndarray]) -> list[np.ndarray]:
         matrices, layers = fed.popleft()
-        crops = np.empty((len(pictures), height, width, 3), np.uint8)
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        for crop, picture, matrix in zip(crops, pictures, matrices, strict=True):
-            cv2.warpAffine(picture, matrix, (width, height), dst=crop, flags=flags)
-        if layers is not None:
-            for crop, objects, maps in zip(crops, layers.pictures, layers.object_from_crop, strict=True):
-                for picture, object_from_crop in zip(objects, maps, strict=False):  # more maps than objects
-                    paste(crop, picture, object_from_crop)
+        crops = np.empty((len(jpegs), height, width, 3), np.uint8)
+
+        def share(first: int) -> None:
+            for place in range(first, len(jpegs), threads):
+                _cut(jpegs[place], matrices[place], crops[place])
+                if layers is not None:
+                    _paste_all(crops[place], layers, place)
+
+        if pool is None:
+            share(0)
+        else:
+            list(pool.map(share, range(threads)))
         finished.append(crops)
         return [empty] * len(crops)
 
     @pipeline_def
     def graph() -> Any:
-        pictures = fn.decoders.image(fn.external_source(source), device="cpu", output_type=DALIImageType.RGB)
-        return fn.python_function(pictures, function=cut, num_outputs=1, batch_processing=True)
+        return fn.python_function(fn.external_source(source), function=cut, num_outputs=1, batch_processing=True)
 
     return graph
+
+
+def _cut(jpeg: np.ndarray, stored_from_crop: np.ndarray, crop: np.ndarray) -> None:
+    """Decode a picture, and warp it into a crop, uint8 `h w 3` RGB, by a matrix for OpenCV's pixel centres.
+
+    Raises:
+        ValueError: it cannot be decoded.
+    """
+    picture = cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB) if len(jpeg) else None
+    if picture is None:
+        raise ValueError("a picture cannot be decoded")
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    cv2.warpAffine(picture, stored_from_crop, crop.shape[1::-1], dst=crop, flags=flags)
+
+
+def _paste_all(crop: np.ndarray, layers: Layers, place: int) -> None:
+    """Paste the objects of one crop of a batch over it."""
+    for picture, matrix in zip(layers.pictures[place], layers.object_from_crop[place], strict=False):
+        paste(crop, picture, matrix)
 
 
 def _dali_graph(
