@@ -95,6 +95,15 @@ COMMANDS = {
         ("pose submit eval runs/demo --site mysite.yaml", "pose submit eval runs/demo --part val --job.gpus 1"),
         ("run",),
     ),
+    "submit tune": Command(
+        "tune.settings_submit:SubmitTuneSettings",
+        "tune.submit:submit_tune",
+        "search settings over the nodes of a Slurm job, requeued until the search is done",
+        (
+            "pose submit tune --config tune/pyramid.yaml --job.nodes 4 --job.gpus 8 --search.gpus 1 --dry_run true",
+            "pose submit tune --resume pyramid --site mysite.yaml --job.nodes 2",
+        ),
+    ),
     "jobs": Command(
         "cluster.settings_submit:JobsSettings",
         "cluster.jobs:list_jobs",
@@ -136,6 +145,24 @@ COMMANDS = {
             "pose train --config report/baseline.yaml --data.h36m data/shards/h36m --optimizer.lr 2e-4",
         ),
     ),
+    "bench": Command(
+        "cluster.bench.settings:BenchSettings",
+        "cluster.bench.command:bench",
+        "time a run's training step, stage by stage, beside other settings, revisions or the usual way",
+        (
+            "pose bench --config report/baseline.yaml --data.h36m '' --engine.precision bf16 --reference true",
+            "pose bench --against '[engine.compile=default]' --revision HEAD~1 --scaling '[1, 2]' --out bench.json",
+        ),
+    ),
+    "profile": Command(
+        "cluster.bench.settings:ProfileSettings",
+        "cluster.bench.profile:profile_run",
+        "trace a run's first steps and name their three largest costs",
+        (
+            "pose profile --config runs/demo/run.yaml --steps 5",
+            "pose profile --config report/final.yaml --data.h36m data/shards/h36m --out traces",
+        ),
+    ),
     "requeue": Command(
         "cluster.requeue:RequeueSettings",
         "cluster.requeue:requeue",
@@ -152,6 +179,13 @@ COMMANDS = {
             "pose eval runs/final --protocol eth --leaderboard true --against runs/baseline",
         ),
         ("run",),
+    ),
+    "report": Command(
+        "cluster.report.settings:ReportSettings",
+        "cluster.report.command:write_report",
+        "scored runs as one HTML page: charts, samples in space, calibration, several runs side by side",
+        ("pose report runs/demo", "pose report runs/baseline runs/final --out compared.html"),
+        ("runs*",),
     ),
     "predict": Command(
         "cluster.predict.settings:PredictSettings",
@@ -227,6 +261,23 @@ COMMANDS = {
             "sbatch $(pose site mysite.yaml --nodes 4 --snapshot runs/x) slurm/train.sh --config x.yaml",
         ),
         ("site",),
+    ),
+    "register": Command(
+        "cluster.tracking.settings:RegisterSettings",
+        "cluster.tracking.register:register",
+        "a run's weights as a version of a model in MLflow's registry, to be served",
+        ("pose register runs/demo demo", "pose register runs/final pose --uri http://head:5000"),
+        ("run", "name"),
+    ),
+    "mlflow": Command(
+        "cluster.tracking.settings:ServerSettings",
+        "cluster.tracking.server:serve",
+        "an MLflow server for a cluster: database, artifacts, name and password; slurm/mlflow.sh starts it as a job",
+        (
+            "pose mlflow /shared/mlflow",
+            "pose mlflow /shared/mlflow --host head.cluster.example --store_file /shared/mlflow/store",
+        ),
+        ("folder",),
     ),
     "ui": Command(
         "cluster.tracking.settings:UiSettings",

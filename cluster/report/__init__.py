@@ -1,0 +1,1 @@
+"""`pose report`: scored runs as one page that needs nothing else."""
