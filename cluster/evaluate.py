@@ -16,8 +16,10 @@ from cluster.samples import leaderboard_csv
 from cluster.scorecard import Evaluated, Picture, print_comparison, print_score, write_score
 from cluster.settings import Run
 from cluster.settings_commands import EvaluateSettings
+from cluster.tracking.description import describe_score
 from cluster.tracking.handle import start_delivery
 from cluster.tracking.journal import Journal
+from cluster.tracking.tables import write_score_tables
 from cluster.weights import BEST, LAST, SavedModel, load_model
 from poselib.calibration import deviation_to_mm, joint_spread_mm
 from poselib.camera import apply_affine, invert_affine
@@ -257,4 +259,8 @@ def _track(run: Run, settings: EvaluateSettings, source: Source, score: dict[str
         endings = (".json", ".html", ".jpg", *(["_calibration.png"] if score["calibration_table"] else []))
         for ending in (*endings, *([".csv"] if settings.leaderboard else [])):
             journal.artifact(f"score{variant}{ending}")
+        for table in write_score_tables(run.folder, f"score{variant}", score):
+            journal.table(table)
+        if not variant:
+            journal.tags({"mlflow.note.content": describe_score(score)})
     return start_delivery(run.folder, run.tracking).finish()

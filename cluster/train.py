@@ -21,6 +21,7 @@ from cluster.engine.batchnorm import combine_statistics
 from cluster.engine.checkpoint import Checkpoints
 from cluster.engine.engine import check_precision, choose_device, join_world, leave_world, shared_store
 from cluster.engine.levers import build_engine, check_levers
+from cluster.epoch_pictures import write_epoch_picture
 from cluster.evaluate import Predictions, evaluation_batches, predict
 from cluster.fence import Fence, fruitless_starts, newest_step, raise_fence
 from cluster.loop import Step, train_loop
@@ -32,9 +33,11 @@ from cluster.schedule import Schedule
 from cluster.settings import Run
 from cluster.show import sheet_of_training
 from cluster.snapshot import record_start
-from cluster.tracking.handle import start_delivery
+from cluster.tracking.description import describe_training
+from cluster.tracking.handle import DELIVERY_S, UPLOAD_BYTES_PER_S, start_delivery
 from cluster.tracking.journal import Journal, NullJournal
 from cluster.tracking.provenance import provenance_tags
+from cluster.tracking.system_metrics import SystemMetrics
 from cluster.watch import Watch
 from cluster.weights import BEST, LAST, SavedModel, Start, save_model, share_from_main, start
 from cluster.world import World, cores_per_rank, current_job
@@ -118,6 +121,7 @@ class Training:
         self.start, self.best_mm, self.best_step = self._resume(newest)
         self.progress = TrainingProgress(self.schedule.steps, self.start, run.batch.global_, world.is_main)
         self.replaced = 0
+        self.system = SystemMetrics() if world.is_main and run.tracking.enabled else None
         self.mean_pose = mean_pose_mm(self.data.train[0], run.loader.damaged) if world.is_main else np.zeros((17, 3))
 
     def run_to_end(self, stop: StopFlag) -> None:
@@ -142,14 +146,25 @@ class Training:
         finally:
             self.checkpoints.close()
             if self.fence.stands:
+                timeout_s = self._hand_over_model(status)
                 self.journal.status(status)  # type: ignore[arg-type]
-                late = delivery.finish()
+                late = delivery.finish(timeout_s)
             else:
                 delivery.abandon()
             self.journal.close()
         if late:
             self.progress.say(late)
         self._last_line(finished, stop.reason)
+
+    def _hand_over_model(self, status: str) -> float:
+        """Name a finished training's weights for MLflow; returns the seconds that the delivery may take."""
+        weights, tracking = self.run.folder / BEST, self.run.tracking
+        if status != "finished" or not (self.world.is_main and tracking.enabled and tracking.model):
+            return DELIVERY_S
+        if not weights.is_file():
+            return DELIVERY_S
+        self.journal.model(BEST, self.best_step or self.schedule.steps)
+        return DELIVERY_S + weights.stat().st_size / UPLOAD_BYTES_PER_S
 
     def _batches(self) -> Iterator[Batch]:
         """This rank's micro-batches from where the run stands."""
@@ -190,6 +205,7 @@ class Training:
             values |= {"train/grad_norm": norm} if norm is not None else {}
             values["train/images_per_s"] = self.progress.images_per_s(number)
             values |= {"data/replaced": float(self.replaced)} if self.replaced else {}
+            values |= self.system.due() if self.system else {}
             self.journal.metrics(number, values)
         validates = self.schedule.validates_after(number)
         saves = run.checkpoint.every_steps and number % run.checkpoint.every_steps == 0
@@ -223,6 +239,9 @@ class Training:
         )
         self.journal.metrics(step, {"val/mpjpe_mm": score})
         self.progress.say(f"epoch {self.schedule.epoch(step):.1f}, step {step}: validation MPJPE {score:.1f} mm")
+        if world.is_main and run.tracking.enabled and run.tracking.pictures:
+            place = write_epoch_picture(run, self.network, source, step, self.device)
+            self.journal.image(place, "val/samples", step)
         if score < self.best_mm:
             self.best_mm, self.best_step = score, step
             self._write(BEST, step, score)
@@ -258,7 +277,8 @@ class Training:
         """The first line, and the run's settings for the tracker."""
         run, world = self.run, self.world
         self.journal.params(flatten(run))
-        self.journal.tags(provenance_tags(run.folder, f"Trained on split {run.data.split}."))
+        synthetic = self.data.train[0].shards.manifest.synthetic
+        self.journal.tags(provenance_tags(run.folder, describe_training(flatten(run), synthetic)))
         self.journal.tags({"posecluster.checkpoints": str(self.checkpoints.folder.resolve())})
         self.journal.artifact(RUN_YAML)
         if world.is_main and not self.start:

@@ -134,6 +134,11 @@ def load_model(path: Path, device: torch.device) -> SavedModel:
     )
 
 
+def load_model_step(path: Path) -> int:
+    """How many optimiser steps a saved model was trained for; errors as in `load_model`."""
+    return int(_read(path)[1]["step"])
+
+
 def _read(path: Path) -> tuple[ModelSettings, dict[str, str], dict[str, torch.Tensor]]:
     """Settings, metadata and tensors of a saved model."""
     try:

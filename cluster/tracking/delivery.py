@@ -15,13 +15,15 @@ shows those of the first attempt, and the journal (`read_metrics`) those of the 
 
 import argparse
 import fcntl
+import json
 import os
 import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
@@ -40,6 +42,8 @@ BUSY: Final = 3
 """Exit code of a delivery that found another one at work."""
 
 _RECORDS_PER_BATCH: Final = 200
+_TABLES: Final = 50
+"""So many of a run are shown as tables: MLflow keeps their names in one tag."""
 _T = TypeVar("_T")
 
 
@@ -51,6 +55,8 @@ class Batch:
     params: dict[str, Any] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     artifacts: list[tuple[str, str]] = field(default_factory=list)
+    images: list[dict[str, Any]] = field(default_factory=list)
+    models: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Ledger:
@@ -61,6 +67,7 @@ class Ledger:
         self.status_time: float | None = None
         self._points: set[tuple[int, str]] = set()
         self._params: dict[str, Any] = {}
+        self._tables: list[str] = []
 
     def admit(self, record: dict[str, Any], batch: Batch) -> None:
         """Enter the next record, and put what is new in it into the batch."""
@@ -73,6 +80,10 @@ class Ledger:
             batch.tags |= record["values"]
         elif kind == "artifact":
             batch.artifacts.append((record["path"], record["folder"]))
+        elif kind == "table":
+            self._admit_table(record["path"], batch)
+        elif kind in ("image", "model"):
+            (batch.images if kind == "image" else batch.models).append(record)
         elif kind == "status":
             self.status, self.status_time = record["value"], record["time"]
 
@@ -90,6 +101,13 @@ class Ledger:
             elif self._params[key] != value:
                 # MLflow never changes a parameter: what a resumed run changed becomes a tag beside it.
                 batch.tags[f"resumed.{key}"] = str(value)
+
+    def _admit_table(self, path: str, batch: Batch) -> None:
+        # What MLflow's own `log_table` leaves behind; that would append to a table which is sent again.
+        self._tables = list(dict.fromkeys([*self._tables, path]))
+        batch.artifacts.append((path, path.rpartition("/")[0]))
+        shown = [{"path": table, "type": "table"} for table in self._tables[-_TABLES:]]
+        batch.tags["mlflow.loggedArtifacts"] = json.dumps(shown)
 
 
 class Unreachable(Exception):
@@ -155,8 +173,8 @@ class Delivery:
         for record, _ in news:
             self._ledger.admit(record, batch)
         self._insist(lambda: store.send(batch.metrics, batch.params, batch.tags))
-        for path, folder in dict.fromkeys(batch.artifacts):
-            self._upload(store, path, folder)
+        for name, upload in _uploads(store, batch):
+            self._upload(name, upload)
         self._offset = news[-1][1]
         write_json(
             self.run_dir / STATE_NAME,
@@ -164,12 +182,12 @@ class Delivery:
         )
         return True
 
-    def _upload(self, store: "Store", name: str, folder: str) -> None:
+    def _upload(self, name: str, upload: Callable[[Path], None]) -> None:
         path = (self.run_dir / name).resolve()
         if not path.is_relative_to(self.run_dir) or not os.access(path, os.R_OK):
             _say(f"artifact {name} cannot be read in the run folder any more: passed over")
             return
-        self._insist(lambda: store.upload(path, folder))
+        self._insist(lambda: upload(path))
 
     def _insist(self, action: Callable[[], _T]) -> _T:
         """Do it, again and again while the store is out of reach."""
@@ -198,6 +216,16 @@ class Delivery:
     @property
     def _where(self) -> str:
         return self.tracking.uri or str(self.run_dir.parent / "mlflow.db")
+
+
+def _uploads(store: "Store", batch: Batch) -> Iterator[tuple[str, Callable[[Path], None]]]:
+    """The files of a batch by their place in the run folder, each with what sends it."""
+    for path, folder in dict.fromkeys(batch.artifacts):
+        yield path, partial(store.upload, folder=folder)
+    for one in batch.images:
+        yield one["path"], partial(store.image, name=one["name"], step=one["step"], time=one["time"])
+    for one in batch.models[-1:]:
+        yield one["path"], partial(store.model, step=one["step"])
 
 
 def _run_key(run_dir: Path) -> str:
@@ -244,6 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
     # MLflow would retry by itself for minutes, also what must not be repeated blindly, and report to its makers.
     os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
     os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     tracking = TrackingSettings(uri=options.uri, experiment=options.experiment)
     pause = (lambda _: True) if options.once else _wait_for_end_of(sys.stdin.buffer)
     try:

@@ -13,6 +13,10 @@ from cluster.tracking.settings import TrackingSettings
 from poselib.errors import InputError
 
 LOG_NAME: Final = "delivery.log"
+DELIVERY_S: Final = 60.0
+"""How long the end of a training waits for its delivery, beside the time for a model."""
+UPLOAD_BYTES_PER_S: Final = 5e6
+"""A slow network; models are given time by it."""
 
 
 class Handle:
@@ -26,7 +30,7 @@ class Handle:
         self.tracking = tracking
         self._process = _spawn(run_dir, tracking) if tracking.enabled else None
 
-    def finish(self, timeout_s: float = 60.0) -> str:
+    def finish(self, timeout_s: float = DELIVERY_S) -> str:
         """Have the rest delivered; to be called after the final status is in the journal.
 
         Returns an empty text, or one line for the user that says what MLflow did not get. Training has not failed

@@ -6,6 +6,9 @@ One JSON object per line, only ever appended, so a reader that remembers a byte 
     {"kind": "metrics", "step": 7, "time": seconds, "values": {name: number}}
     {"kind": "params", "values": {key: value}}                     {"kind": "tags", "values": {key: text}}
     {"kind": "artifact", "path": "score.html", "folder": ""}       path inside the run folder
+    {"kind": "table", "path": "tables/score_per_joint.json"}       likewise; rows that MLflow shows as a table
+    {"kind": "image", "path": ..., "name": "val/samples", "step": 7, "time": seconds}
+    {"kind": "model", "path": "model.safetensors", "step": 7}      weights that MLflow shall be able to serve
     {"kind": "status", "value": "running", "time": seconds}        running, finished, failed or stopped
     {"kind": "rewind", "step": 5}                                  what was logged after step 5 is void
 
@@ -45,6 +48,15 @@ class NullJournal:
 
     def artifact(self, path: str | Path, folder: str = "") -> None:
         """Name a finished file or folder inside the run folder that MLflow shall hold too."""
+
+    def table(self, path: str | Path) -> None:
+        """Name a finished file of rows (`tables.write_table`) inside the run folder."""
+
+    def image(self, path: str | Path, name: str, step: int) -> None:
+        """Name a finished picture inside the run folder, one of a row of pictures of the same name over the steps."""
+
+    def model(self, path: str | Path, step: int) -> None:
+        """Name finished weights inside the run folder that MLflow shall be able to serve."""
 
     def status(self, value: Status) -> None:
         """Log how the run stands."""
@@ -106,11 +118,21 @@ class Journal(NullJournal):
         Raises:
             ValueError: the path leads out of the run folder.
         """
-        full = (self.run_dir / path).resolve()
-        root = self.run_dir.resolve()
-        if not full.is_relative_to(root):
-            raise ValueError(f"{path} lies outside {self.run_dir}")
-        self._append({"kind": "artifact", "path": full.relative_to(root).as_posix(), "folder": folder})
+        self._append({"kind": "artifact", "path": self._inside(path), "folder": folder})
+
+    def table(self, path: str | Path) -> None:
+        """Name a finished file of rows (`tables.write_table`) inside the run folder; errors as for `artifact`."""
+        self._append({"kind": "table", "path": self._inside(path)})
+
+    def image(self, path: str | Path, name: str, step: int) -> None:
+        """Name a finished picture inside the run folder, one of a row of pictures of the same name over the steps;
+        errors as for `artifact`."""
+        place = self._inside(path)
+        self._append({"kind": "image", "path": place, "name": name, "step": int(step), "time": time.time()})
+
+    def model(self, path: str | Path, step: int) -> None:
+        """Name finished weights inside the run folder that MLflow shall be able to serve; errors as for `artifact`."""
+        self._append({"kind": "model", "path": self._inside(path), "step": int(step)}, sync=True)
 
     def status(self, value: Status) -> None:
         """Log how the run stands."""
@@ -125,6 +147,13 @@ class Journal(NullJournal):
         if not self._file.closed:
             os.fsync(self._file.fileno())
             self._file.close()
+
+    def _inside(self, path: str | Path) -> str:
+        full = (self.run_dir / path).resolve()
+        root = self.run_dir.resolve()
+        if not full.is_relative_to(root):
+            raise ValueError(f"{path} lies outside {self.run_dir}")
+        return full.relative_to(root).as_posix()
 
     def _append(self, record: dict[str, Any], *, sync: bool = False) -> None:
         line = json.dumps(record, allow_nan=False).encode() + b"\n"

@@ -72,6 +72,8 @@ class Store:
             else self._client.create_run(experiment_id, run_name=run_name, tags={RUN_KEY_TAG: run_key})
         )
         self.run_id: str = run.info.run_id
+        self._experiment_id = run.info.experiment_id
+        self._images: set[str] | None = None
 
     def send(
         self, metrics: Iterable[tuple[str, float, float, int]], params: dict[str, Any], tags: dict[str, str]
@@ -91,6 +93,25 @@ class Store:
             self._client.log_artifacts(self.run_id, str(path), folder or path.name)
         else:
             self._client.log_artifact(self.run_id, str(path), folder or None)
+
+    def image(self, path: Path, name: str, step: int, time: float) -> None:
+        """Store a picture as one of a row over the steps; a (name, step) that is there stays. Time in s."""
+        from PIL import Image
+
+        if self._images is None:
+            self._images = {Path(found.path).name for found in self._client.list_artifacts(self.run_id, "images")}
+        # MLflow's own names; the small copy is what it writes last.
+        begin = f"{clean(name).replace('/', '~')}+step+{step}+"
+        if not any(one.startswith(begin) and one.endswith(".webp") for one in self._images):
+            with Image.open(path) as picture:
+                self._client.log_image(self.run_id, picture, key=clean(name), step=step, timestamp=round(time * 1000))
+            self._images.add(f"{begin}.webp")
+
+    def model(self, path: Path, step: int) -> None:
+        """Store weights as a logged model that MLflow can serve, unless it has them already."""
+        from cluster.tracking.logged_model import log_model
+
+        log_model(self._client, self._experiment_id, self.run_id, path, step)
 
     def resume(self) -> None:
         """Show the run as running."""
