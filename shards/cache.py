@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from poselib.errors import InputError
-from shards.atomic import written_whole
+from shards.atomic import TEMPORARY, written_whole
 
 _LOCKS: Final = ".locks"
 
@@ -49,8 +49,10 @@ class FileCache:
                 return path
             (self.folder / _LOCKS).mkdir(parents=True, exist_ok=True)
             path.parent.mkdir(exist_ok=True)
-            with self._locked(sha256[:2]):
+            with self._locked(sha256[:2]) as ours:
                 if not self._take(path, size):
+                    if ours:
+                        _clear(path.parent)
                     self._fetch(path, sha256, size, what, fetch)
             return path
         except OSError as error:
@@ -69,8 +71,6 @@ class FileCache:
         return True
 
     def _fetch(self, path: Path, sha256: str, size: int, what: str, fetch: Callable[[BinaryIO], None]) -> None:
-        for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed: the lock is ours
-            left.unlink(missing_ok=True)
         self._make_room(max(size, 0), what)
         with written_whole(path) as stream:
             fetch(stream)
@@ -92,6 +92,10 @@ class FileCache:
                 f" {10 * size / 1e9:.2g} or more"
             )
         with self._locked("room"):
+            for folder in {left.parent for left in self.folder.glob(f"??/{TEMPORARY}")}:
+                with self._locked(folder.name, wait=False) as ours:
+                    if ours:
+                        _clear(folder)
             files = []
             for path in self.folder.glob("??/*"):
                 with suppress(FileNotFoundError):
@@ -106,9 +110,18 @@ class FileCache:
                     used -= freed
 
     @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        """Hold a lock among the processes of this machine; a file system without locks only costs double fetches."""
+    def _locked(self, name: str, wait: bool = True) -> Iterator[bool]:
+        """Hold a lock among the processes of this machine, and say whether it is held: not where another one has it
+        and there is no waiting, nor on a file system without locks, which only costs double fetches."""
         with (self.folder / _LOCKS / name).open("w") as file:
+            held = False
             with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                held = True
+            yield held
+
+
+def _clear(folder: Path) -> None:
+    """Remove what killed processes left of their fetches; whoever holds the folder's lock may."""
+    for left in folder.glob(TEMPORARY):
+        left.unlink(missing_ok=True)

@@ -6,10 +6,13 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from poselib.errors import InputError
 from shards.sample import FORMAT_VERSION
+
+_ADDED: Final = frozenset({"split"})
+"""Fields of the manifest that the first sets of this format version do not have."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
         path: of the file, for messages.
 
     Raises:
-        InputError: not JSON, of another format version, or without the fields of this one.
+        InputError: not JSON, of another format version, or without the fields of this one: damaged, or an early one.
     """
     try:
         fields = json.loads(content)
@@ -119,6 +122,12 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
     if version != FORMAT_VERSION:
         raise InputError(f"{path} has format version {version}, this program reads {FORMAT_VERSION}: build it again")
     known = {field.name for field in dataclasses.fields(Manifest)}
+    missing = known - fields.keys()
+    if missing and missing <= _ADDED:
+        raise InputError(
+            f"{path} is whole, but from an early version of this program, which did not write"
+            f" {', '.join(sorted(missing))}: build the set again in an empty folder"
+        )
     fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
     try:
         fields["shards"] = tuple(Shard(**shard) for shard in fields["shards"])

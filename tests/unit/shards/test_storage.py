@@ -210,6 +210,22 @@ def test_a_fetch_that_fails_leaves_nothing(tmp_path):
     assert not left.exists()
 
 
+def test_what_killed_fetches_left_goes_and_what_others_fetch_now_stays(tmp_path):
+    cache, first = FileCache(tmp_path, 1000), b"first"
+    left = tmp_path / "zz" / ".half.writing-killed"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+
+    def fetch(into):
+        assert not left.exists()
+        put(cache, b"second")  # while the first one is being fetched
+        into.write(first)
+
+    assert hashlib.sha256(first).hexdigest()[:2] != hashlib.sha256(b"second").hexdigest()[:2]
+    path = cache.get(hashlib.sha256(first).hexdigest(), len(first), "file", fetch)
+    assert path.read_bytes() == first
+
+
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"loader\.storage\.cache: .*file cannot hold"):

@@ -229,6 +229,7 @@ def test_open_refuses_what_is_not_a_whole_set(copied, tmp_path):
         (lambda text: text[: len(text) // 2], "is damaged"),
         (lambda text: "[]", "is damaged"),
         (lambda text: text.replace('"set_hash"', '"other"'), "is damaged"),
+        (lambda text: text.replace('"split"', '"other"'), "is whole, but from an early version .* did not write split"),
         (lambda text: text.replace('"samples": 27', '"samples": 0'), "holds no samples"),
         (lambda text: text.replace('"samples": 27', '"samples": 26'), "does not fit"),
     ],
