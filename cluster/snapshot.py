@@ -37,7 +37,7 @@ ENVIRONMENT: Final = "environment.json"
 _ROOT: Final = Path(__file__).resolve().parents[1]
 _PARTS: Final = ("poselib", "shards", "cluster", "tune", "configs", "slurm")
 _FILES: Final = ("pose.py", "pyproject.toml", "constraints.txt")
-_KINDS: Final = frozenset({".py", ".pyi", ".typed", ".yaml", ".html", ".npz", ".json", ".sh", ".def"})
+_KINDS: Final = frozenset({".py", ".pyi", ".typed", ".yaml", ".html", ".css", ".js", ".npz", ".json", ".sh", ".def"})
 
 _NAME_LENGTH: Final = 16
 _ATTEMPTS: Final = 3
@@ -90,6 +90,12 @@ def take_snapshot(run_folder: Path, root: Path = _ROOT) -> Snapshot:
     if not digest.startswith(folder.name):
         raise InputError(f"{folder} is no longer the code it was made from; remove it and submit again")
     return Snapshot(folder, digest)
+
+
+def planned_snapshot(run_folder: Path, root: Path = _ROOT) -> Snapshot:
+    """Where `take_snapshot` would put the code; nothing is written."""
+    digest = code_digest(root)
+    return Snapshot(run_folder.absolute() / CODE / digest[:_NAME_LENGTH] if is_checkout(root) else None, digest)
 
 
 def record_start(run_folder: Path, root: Path = _ROOT) -> None:

@@ -8,7 +8,9 @@ submitit sets handlers before the function is called: USR2 requeues from rank 0 
 replaces both with its own as its first act, and its script asks Slurm for USR1 instead.
 """
 
+import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,6 +94,35 @@ def local_world(port: int) -> World:
     place = submitit.JobEnvironment()
     rank, size = place.global_rank, place.num_tasks
     return World(rank, size, rank, size, port=port)
+
+
+def submit_script(script: Path, words: Sequence[str], name: str, run: Path) -> str:
+    """Give a batch script that stands whole in the folder of its job to sbatch, and keep a record; gives the job's id.
+
+    Args:
+        script: with all its options; its log comes beside it.
+        words: for the script.
+        name: of the job.
+        run: the folder that it works on.
+
+    Raises:
+        InputError: Slurm is not here, or refuses the job.
+    """
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("SBATCH_")}
+    try:
+        done = subprocess.run(
+            ["sbatch", "--parsable", str(script), *words], capture_output=True, text=True, check=False, env=environ
+        )
+    except FileNotFoundError as error:
+        raise InputError("there is no sbatch on this machine; take a login node") from error
+    if done.returncode:
+        raise InputError(f"Slurm refuses the job {name}: {' '.join(done.stderr.split())}")
+    job_id = done.stdout.strip().split(";")[0]
+    log = script.parent / f"{job_id}_0_log.out"
+    write_record(
+        script.parent, JobRecord(job_id, name, "slurm", socket.gethostname(), time.time(), (str(log),), str(run))
+    )
+    return job_id
 
 
 def wait_for(jobs: Sequence[submitit.Job[Any]]) -> list[str]:

@@ -19,7 +19,7 @@ from cluster.preflight import check
 from cluster.settings import Run
 from cluster.settings_submit import RunJobSettings, SubmitTrainSettings
 from cluster.site import Site, find_site
-from cluster.snapshot import CODE, Snapshot, code_digest, is_checkout, take_snapshot
+from cluster.snapshot import planned_snapshot, take_snapshot
 from cluster.submit import batch_script, submit, wait_for
 from cluster.tracking.journal import last_status
 from cluster.train_task import TrainTask, train_rank_of_job
@@ -38,10 +38,7 @@ def submit_train(settings: SubmitTrainSettings) -> None:
     folder = (settings.job.folder / settings.name).absolute()
     specs = folder / f"spec-{uuid.uuid4().hex[:8]}"
     name, job = f"train-{settings.name}", replace(settings.job, folder=folder)
-    snapshot = _planned_snapshot(folder) if settings.dry_run else None
-    if not settings.dry_run:
-        snapshot = take_snapshot(folder)
-    assert snapshot is not None
+    snapshot = planned_snapshot(folder) if settings.dry_run else take_snapshot(folder)
     layout = _layout(job, settings, snapshot.environment(), specs)
     plan = make_plan(runs[0], layout.world_size)
     console = Console(soft_wrap=True, highlight=False, markup=False)
@@ -83,12 +80,6 @@ def _layout(job: RunJobSettings, settings: SubmitTrainSettings, variables: Mappi
     if job.executor == "local" and not job.ranks and not layout.gpus:
         return replace(layout, ranks=settings.engine.ranks or 1)
     return layout
-
-
-def _planned_snapshot(folder: Path) -> Snapshot:
-    """Where `take_snapshot` would put the code."""
-    digest = code_digest()
-    return Snapshot(folder / CODE / digest[:16] if is_checkout() else None, digest)
 
 
 def _tell_end(runs: Sequence[Run], failures: Sequence[str], console: Console) -> None:

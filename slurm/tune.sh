@@ -6,7 +6,8 @@
 #   sbatch --nodes=4 --gpus-per-node=8 --cpus-per-gpu=8 slurm/tune.sh --resume pyramid
 #
 # Ray has no passwords of its own: it listens on the nodes' addresses in the cluster's network, for the job's life.
-# Five minutes before the time limit all trials save a checkpoint; submit `--resume NAME` to go on.
+# Five minutes before the time limit all trials save a checkpoint; submit `--resume NAME` to go on. `pose submit tune` makes
+# a job of this script that names its search (POSE_SEARCH, the folder): that one goes back into the queue, and on with it.
 #SBATCH --job-name=pose-tune
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -23,7 +24,7 @@ fail() {
 [ -n "${SLURM_JOB_ID:-}" ] || fail "this is a batch script: sbatch slurm/tune.sh --config FILE ..."
 
 # Slurm runs a copy of this file from its spool, so the project is found from where it was submitted.
-bin=$SLURM_SUBMIT_DIR/.venv/bin
+bin=${POSE_BIN:-$SLURM_SUBMIT_DIR/.venv/bin}
 [ -x "$bin/pose" ] || bin=$(dirname "$(command -v pose)") || fail "no .venv/bin/pose in $SLURM_SUBMIT_DIR and no pose on PATH"
 
 read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
@@ -52,14 +53,25 @@ for _ in $(seq 60); do
   sleep 2
 done
 
+if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [ -f "${POSE_SEARCH:-}/search.yaml" ]; then
+  set -- --resume "${POSE_SEARCH##*/}" --runs_dir "${POSE_SEARCH%/*}"
+fi
+
 # The search runs here, beside the head, and hears the signal that comes before the time limit.
 RAY_ADDRESS=$head_ip:$port "$bin/pose" tune "$@" &
 search=$!
-trap 'kill -USR1 "$search" 2>/dev/null || true' USR1 TERM
+stopped=
+trap 'stopped=1; kill -USR1 "$search" 2>/dev/null || true' USR1 TERM
 code=0
 wait "$search" || code=$?
 while kill -0 "$search" 2>/dev/null; do # a signal has cut `wait` short
   code=0
   wait "$search" || code=$?
 done
+status=$(grep '"kind": "status"' "${POSE_SEARCH:-}/metrics.jsonl" 2>/dev/null | tail -n 1) || true
+if [ -n "$stopped" ] && [ "$code" -eq 0 ] && [[ $status == *'"stopped"'* ]]; then
+  echo "job $SLURM_JOB_ID goes back into the queue, as it was asked to stop; it will go on with $POSE_SEARCH"
+  trap '' TERM # of Slurm, which ends this script when it requeues the job
+  scontrol requeue "$SLURM_JOB_ID"
+fi
 exit "$code"

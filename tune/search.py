@@ -36,11 +36,11 @@ def search(settings: TuneSettings) -> None:
     """
     console = Console()
     resumed = bool(settings.resume)
-    settings = _resumed(settings) if resumed else settings
+    settings = resumed_settings(settings) if resumed else settings
     space = read_space(settings.space)
     folder = folder_of(settings)
     if not resumed:
-        _refuse_existing(settings, folder)
+        refuse_existing(settings, folder)
     with console.status("holding the space against settings and shards"):
         count = check_space(settings, space)
     if settings.search.searcher == "grid":
@@ -208,8 +208,12 @@ def load_search(runs_dir: Path, name: str) -> TuneSettings:
     return replace(load(TuneSettings, path), runs_dir=runs_dir)
 
 
-def _resumed(given: TuneSettings) -> TuneSettings:
-    """The settings of the search to go on with, under the limits that are given now."""
+def resumed_settings(given: TuneSettings) -> TuneSettings:
+    """The settings of the search to go on with, under the limits that are given now.
+
+    Raises:
+        InputError: there is no such search, or something else than a limit is given.
+    """
     settings = load_search(given.runs_dir, given.resume)
     defaults, now = flatten(TuneSettings(resume=given.resume, runs_dir=given.runs_dir)), flatten(given)
     changed = [key for key, value in now.items() if defaults.get(key) != value]
@@ -220,8 +224,12 @@ def _resumed(given: TuneSettings) -> TuneSettings:
     return replace(settings, search=replace(settings.search, **limits))
 
 
-def _refuse_existing(settings: TuneSettings, folder: Path) -> None:
-    """Never mix a search with another, or with a run."""
+def refuse_existing(settings: TuneSettings, folder: Path) -> None:
+    """Never mix a search with another, or with a run.
+
+    Raises:
+        InputError: the folder holds one.
+    """
     if (folder / SEARCH_YAML).is_file():
         raise InputError(
             f"{folder} holds a search already; go on with it by `pose tune --resume {settings.name}`, or give this one"
