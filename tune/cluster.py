@@ -2,11 +2,13 @@
 
 import logging
 import os
+import secrets
 import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from poselib.errors import InputError
 from tune.configuration import mutable
 from tune.settings import SearchSettings, TuneSettings
 from tune.space import Choice, Space, list_domain
@@ -14,6 +16,7 @@ from tune.space import Choice, Space, list_domain
 if TYPE_CHECKING:
     from tune.search import Search
 
+_LOOPBACK: Final = "127.0.0.1"
 _OBJECT_STORE: Final = 100 * 2**20
 """Bytes; trials exchange numbers alone."""
 _ENVIRONMENT: Final = {
@@ -26,11 +29,13 @@ _ENVIRONMENT: Final = {
     "RAY_AIR_NEW_OUTPUT": "0",  # with `verbose=0`: none at all
 }
 """What Ray reads when it is imported: no reports home, no working folders and loggers of its own."""
+_CLUSTER_ALLOWED: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""At 0 it keeps Ray from replacing 127.0.0.1 by the machine's own address; despite its name, on Linux too."""
 
 
 def run_trials(search: "Search", count: int) -> None:
     """Run up to `count` trials, those of an earlier start first; returns when all have ended or the search is over."""
-    os.environ |= _ENVIRONMENT
+    os.environ |= _environment()
     import ray
     from ray import tune
 
@@ -87,6 +92,14 @@ def _resources(wanted: SearchSettings) -> Any:
     return tune.PlacementGroupFactory([{}] + [bundle] * wanted.nodes, strategy="SPREAD")
 
 
+def _environment() -> dict[str, str]:
+    """What Ray shall find; one that starts here listens on the loopback alone, and to this search alone."""
+    if os.environ.get("RAY_ADDRESS"):
+        return _ENVIRONMENT
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return _ENVIRONMENT | token | {_CLUSTER_ALLOWED: "0"}
+
+
 def _start_ray(settings: TuneSettings) -> None:
     """Join the Ray cluster that RAY_ADDRESS names, or start one on this machine's loopback."""
     import ray
@@ -102,8 +115,11 @@ def _start_ray(settings: TuneSettings) -> None:
         object_store_memory=_OBJECT_STORE,
         logging_level=logging.ERROR,
         log_to_driver=False,
-        _node_ip_address="127.0.0.1",
+        _node_ip_address=_LOOPBACK,
     )
+    found = ray.util.get_node_ip_address()
+    if found != _LOOPBACK:
+        raise InputError(f"Ray would listen on {found} instead of {_LOOPBACK}; it was imported before the search began")
 
 
 def _no_scheduler(settings: TuneSettings, space: Space) -> Any:
