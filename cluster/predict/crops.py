@@ -14,6 +14,9 @@ from shards.loader_settings import CropSettings
 _KEPT_PX: float = 1.5
 """How much finer than the crop a picture stays when it is scaled down: what shard sets store by default."""
 
+_LARGEST_SIDE_PX = 32_000
+"""OpenCV warps no larger pictures."""
+
 
 @dataclass(frozen=True, eq=False)
 class Crops:
@@ -61,6 +64,10 @@ def _warp(picture: np.ndarray, crop_from_frame: np.ndarray, into: np.ndarray) ->
         picture = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
         sx, sy = (right - left) / size[0], (bottom - top) / size[1]
         crop_from_frame = compose_affine(crop_from_frame, np.array([[sx, 0.0, left], [0.0, sy, top]]))
+    elif max(picture.shape[:2]) > _LARGEST_SIDE_PX:
+        left, top = np.clip(frame_from_crop[:, 2].astype(int) - 2, 0, np.array(picture.shape[1::-1]) - 1)
+        picture = picture[top : top + _LARGEST_SIDE_PX, left : left + _LARGEST_SIDE_PX]
+        crop_from_frame = compose_affine(crop_from_frame, np.array([[1.0, 0.0, left], [0.0, 1.0, top]]))
     # OpenCV counts from the centre of the first pixel.
     matrix = crop_from_frame.copy()
     matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5

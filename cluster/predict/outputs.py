@@ -23,6 +23,8 @@ from shards.atomic import write_whole, written_whole
 FORMAT_VERSION: Final = 1
 POSES: Final = "poses.json"
 _QUALITY: Final = 92
+_LARGEST_SIDE_PX: Final = 65_000
+"""JPEG knows no larger pictures; their overlays are smaller."""
 
 
 def described(name: str, frame: int | None, size: tuple[int, int], camera: Camera, people: list[Any]) -> dict[str, Any]:
@@ -181,6 +183,9 @@ class Overlays:
 
 def _write_picture(path: Path, pixels: np.ndarray, people: Sequence[Pose]) -> None:
     drawn = cv2.cvtColor(draw_people(pixels, people), cv2.COLOR_RGB2BGR)
+    if max(drawn.shape[:2]) > _LARGEST_SIDE_PX:
+        shrink = _LARGEST_SIDE_PX / max(drawn.shape[:2])
+        drawn = cv2.resize(drawn, [max(1, int(side * shrink)) for side in drawn.shape[1::-1]])
     _, jpeg = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     write_whole(path, jpeg.tobytes())
 

@@ -23,19 +23,23 @@ def joints_and_spread(network: PoseNetwork, images: Float[Tensor, "b 3 h w"]) ->
         joints = network(images)
         return joints, torch.full_like(joints, torch.nan)
     logits = network.heatmap_logits(images)
-    mean, deviation = mean_and_deviation(logits, settings.depth, settings.cell_origin)
-    if settings.inference == "mode":
-        mean = highest_place(logits, settings.depth, settings.cell_origin)
-    return mean, deviation
+    by_mode = settings.inference == "mode"
+    highest = highest_place(logits, settings.depth, settings.cell_origin) if by_mode else None
+    # Nobody else holds these logits.
+    mean, deviation = mean_and_deviation(logits, settings.depth, settings.cell_origin, overwrite=True)
+    return mean if highest is None else highest, deviation
 
 
-def mean_and_deviation(logits: Float[Tensor, "b jd h w"], depth: int, cell_origin: CellOrigin = "center") -> Moments:
+def mean_and_deviation(
+    logits: Float[Tensor, "b jd h w"], depth: int, cell_origin: CellOrigin = "center", overwrite: bool = False
+) -> Moments:
     """First moment and root of the second central one along u, v and z of each joint's heat map, volume units.
 
     Args:
         logits: `b (j d) h w`, the depth cells of a joint stand together.
         depth: depth cells `d` of each joint.
         cell_origin: where cells lie, see `poselib.model.integral.cell_positions`.
+        overwrite: the logits' memory may be used.
 
     Returns:
         Means and standard deviations, at least float32. The mean is `soft_argmax`'s. A heat map that is one single
@@ -44,9 +48,11 @@ def mean_and_deviation(logits: Float[Tensor, "b jd h w"], depth: int, cell_origi
     volume = logits.unflatten(1, (-1, depth))
     axes = cell_axes((depth, *logits.shape[2:]), cell_origin, logits.dtype, logits.device)
     e = volume.to(axes[0].dtype)
-    e = (e - e.amax(dim=(2, 3, 4), keepdim=True)).exp_()
-    along_w = e.sum(dim=4)
-    marginals = (e.sum(dim=(2, 3)), along_w.sum(dim=2), along_w.sum(dim=3))
+    highest = e.amax(dim=(2, 3, 4), keepdim=True)
+    e = (e.sub_(highest) if overwrite else e - highest).exp_()
+    # Over the depth first: it is what lies together in channels_last memory.
+    across = e.sum(dim=2)
+    marginals = (across.sum(dim=2), across.sum(dim=3), e.sum(dim=(3, 4)))
     total = marginals[2].sum(dim=-1, keepdim=True)
     means, deviations = [], []
     for marginal, axis in zip(marginals, axes, strict=True):

@@ -131,6 +131,33 @@ def test_a_picture_from_the_standard_input(run, tmp_path, monkeypatch):
     assert (tmp_path / "predictions" / "overlays" / "stdin.jpg").is_file()
 
 
+def test_a_picture_wider_than_opencv_and_jpeg_take(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wide = np.zeros((90, 66_000, 3), np.uint8)
+    wide[:, 60_000:60_120] = picture()
+    cv2.imwrite("wide.png", wide)
+    cv2.imwrite("plain.png", picture())
+    words = ["--run", str(run), "--box", "[60010, 20, 60, 50]", "--focal_px", "150"]
+    assert pose.main(["predict", "wide.png", *words]) == 0
+    assert cv2.imread("predictions/overlays/wide.png.jpg").shape[1] == 65_000
+    (far,) = read(tmp_path / "predictions")["pictures"][0]["people"]
+    words[3] = "[10, 20, 60, 50]"
+    assert pose.main(["predict", "plain.png", *words]) == 0
+    (near,) = read(tmp_path / "predictions")["pictures"][0]["people"]
+    np.testing.assert_allclose(np.array(far["joints_px"]) - [60_000, 0], near["joints_px"], atol=0.02)
+
+
+def test_a_box_outside_and_a_url_leave_the_others_alone(run, inputs, tmp_path, capsys):
+    words = ["in/cmyk.jpg", "https://a.b/c.jpg", "in/sixteen.png", "in/empty.jpg", "--run", str(run)]
+    assert pose.main(["predict", *words, "--box", "[900, 20, 60, 50]"]) == 3
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+    assert [line.split(": ")[1] for line in lines] == [
+        *("https://a.b/c.jpg", "in/cmyk.jpg", "in/sixteen.png", "in/empty.jpg"),
+    ]
+    assert all("lies outside the picture of 120 x 90 px" in lines[place] for place in (1, 2))
+    assert len(read(tmp_path / "predictions")["pictures"]) == 2
+
+
 def test_boxes_from_a_file(run, inputs, tmp_path, capsys):
     (tmp_path / "boxes.csv").write_text(
         "name,frame,x,y,w,h\nturned.jpg,,5,5,40,60\nturned.jpg,,900,5,40,60\nclip.mp4,1,5,5,40,60\n"
