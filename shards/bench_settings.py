@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from poselib.settings import check_at_least
+from poselib.settings import ModelSettings, check_at_least
 from shards.loader_settings import AugmentSettings, CropSettings
 from shards.storage_settings import StorageSettings
 
@@ -44,7 +44,7 @@ class LoaderBenchSettings:
 
     def __post_init__(self) -> None:
         """Check every value; errors name the setting and the valid range."""
-        check_at_least(self, 8, "crop_width", "crop_height")
+        ModelSettings(crop_width=self.crop_width, crop_height=self.crop_height)
         check_at_least(self, 1, "batch")
         check_at_least(self, 0, "threads", "shard_window")
         if not 0 <= self.hw_decoder_load <= 1:

@@ -4,6 +4,7 @@ Decoding, warping and pasting happen in one graph. So their times are difference
 8 x 8 pixels decodes and hardly warps; then whole crops; then whole crops with objects.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -39,13 +40,31 @@ class Stage:
 
     Attributes:
         name: read, decode, warp, blend, or copy, which only a GPU needs.
-        seconds: per picture.
+        seconds: per picture; 0 where it is lost in the noise of the times that it is the difference of.
         megabytes: per picture, 10^6 bytes: what it takes in for read and decode, what it gives for the others.
     """
 
     name: str
     seconds: float
     megabytes: float
+
+
+@dataclass(frozen=True, eq=False)
+class Times:
+    """Repeated measurements of the same thing: `n` s, two at least."""
+
+    seconds: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """Their mean, s."""
+        return float(self.seconds.mean())
+
+    def beyond(self, other: "Times") -> float:
+        """How much longer these took than others, s; 0 where that is less than two of its standard errors."""
+        error = math.hypot(*(each.std(ddof=1) / math.sqrt(len(each)) for each in (self.seconds, other.seconds)))
+        difference = self.mean - other.mean
+        return difference if difference > 2 * error else 0.0
 
 
 def bench_loader(settings: LoaderBenchSettings) -> None:
@@ -58,6 +77,9 @@ def bench_loader(settings: LoaderBenchSettings) -> None:
     slowest = max(stages, key=lambda stage: stage.seconds)
     table = Table("stage", "img/s", "MB/s", "share of the slowest's time")
     for stage in stages:
+        if not stage.seconds:
+            table.add_row(stage.name, "within noise", "", "")
+            continue
         rate = 1 / stage.seconds
         table.add_row(
             stage.name, f"{rate:.0f}", f"{rate * stage.megabytes:.1f}", f"{stage.seconds / slowest.seconds:.0%}"
@@ -80,9 +102,9 @@ def advise(slowest: str, threads: int, cores: int, on_gpu: bool, has_gpu: bool) 
         return "Reading is slowest: keep the set on a local disk, or let data.shard_window read it shard by shard."
     if slowest == "copy":
         return "Copying is slowest: smaller crops are all that helps; it is the memory's own speed."
-    if slowest == "decode" and not on_gpu and threads < cores:
-        return f"Decoding is slowest: add threads, loader.threads up to {cores} on this machine."
     doing = {"decode": "Decoding", "warp": "Warping", "blend": "Pasting objects"}[slowest]
+    if not on_gpu and threads < cores:
+        return f"{doing} is slowest: add threads, loader.threads up to {cores} on this machine."
     if not on_gpu and has_gpu:
         return f"{doing} is slowest: use the GPU, loader.device gpu."
     if slowest == "blend":
@@ -103,11 +125,11 @@ def measure(settings: LoaderBenchSettings, threads: int, on_gpu: bool) -> tuple[
     draws = list(islice(_draws(source, settings), _BATCHES))
     at_once = settings.batch
 
-    def timed(act: Callable[[], object]) -> float:
-        return _per_call(act, settings.seconds) / at_once
+    def timed(act: Callable[[], object]) -> Times:
+        return Times(_calls(act, settings.seconds) / at_once)
 
     order = _draws(source, settings)
-    read_s = timed(lambda: read_samples([source], next(order), "error"))
+    read_s = timed(lambda: read_samples([source], next(order), "error")).mean
     readings = [read_samples([source], each, "error") for each in draws]
     plans = {
         with_objects: [_plan(reading, chosen, settings, model, bank if with_objects else None) for reading in readings]
@@ -118,7 +140,7 @@ def measure(settings: LoaderBenchSettings, threads: int, on_gpu: bool) -> tuple[
     crop = model.crop_width * model.crop_height * 3 / 1e6
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def graph_s(size: tuple[int, int], objects: bool) -> tuple[float, float]:
+    def graph_s(size: tuple[int, int], objects: bool) -> tuple[Times, Times]:
         most = most_occluders([augment]) if objects else 0
         batches = cycle(zip(readings, plans[objects], strict=True))
 
@@ -137,16 +159,16 @@ def measure(settings: LoaderBenchSettings, threads: int, on_gpu: bool) -> tuple[
     whole_size = model.crop_width, model.crop_height
     decode_s, _ = graph_s((_TINY, _TINY), False)
     warped_s, copy_s = graph_s(whole_size, False)
-    stages = [Stage("read", read_s, encoded), Stage("decode", decode_s, encoded)]
-    stages.append(Stage("warp", max(warped_s - decode_s, 1e-7), crop))
+    stages = [Stage("read", read_s, encoded), Stage("decode", decode_s.mean, encoded)]
+    stages.append(Stage("warp", warped_s.beyond(decode_s), crop))
     if bank:
-        stages.append(Stage("blend", max(graph_s(whole_size, True)[0] - warped_s, 1e-7), crop))
+        stages.append(Stage("blend", graph_s(whole_size, True)[0].beyond(warped_s), crop))
     if on_gpu or device.type == "cuda":  # a CPU's graph writes where the training reads
-        stages.append(Stage("copy", copy_s, crop))
+        stages.append(Stage("copy", copy_s.mean, crop))
     loader = LoaderSettings("gpu" if on_gpu else "cpu", threads, hw_decoder_load=settings.hw_decoder_load)
     batches = load_batches([source], _draws(source, settings), at_once, model, settings.crop, loader, device, bank=bank)
     next(batches)
-    return stages, timed(lambda: next(batches))
+    return stages, timed(lambda: next(batches)).mean
 
 
 def _draws(source: Source, settings: LoaderBenchSettings) -> Iterator[Draws]:
@@ -163,13 +185,13 @@ def _plan(
     return plan(reading.vectors, reading.draws, [augment], settings.crop, model, 0, bank)
 
 
-def _per_call(act: Callable[[], object], seconds: float) -> float:
-    """The mean time of a call, over about so many seconds."""
+def _calls(act: Callable[[], object], seconds: float) -> np.ndarray:
+    """The times of successive calls, over about so many seconds: `n` s."""
     act()
     times: list[float] = []
     began = time.perf_counter()
-    while not times or time.perf_counter() - began < seconds:
+    while len(times) < 2 or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         act()
         times.append(time.perf_counter() - start)
-    return float(np.mean(times))
+    return np.array(times)

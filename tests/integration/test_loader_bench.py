@@ -11,7 +11,7 @@ import torch
 import pose
 from poselib.settings import ModelSettings
 from shards.loader import Source, load_batches
-from shards.loader_bench import advise
+from shards.loader_bench import Times, advise
 from shards.loader_settings import AugmentSettings, CropSettings, LoaderSettings
 from shards.manifest import ShardSet
 from shards.order import Order
@@ -29,6 +29,9 @@ def test_every_stage_is_measured_beside_the_bound_of_the_slowest(shard_sets, cap
     stages = ["read", "decode", "warp", *(["blend"] if with_objects else [])]
     stages += ["copy"] if torch.cuda.is_available() else []
     assert [name for name in rows if not name.startswith(("bound", "the whole"))] == stages
+    lost = [name for name in stages if rows[name][0].strip() == "within noise"]
+    assert set(lost) <= {"warp", "blend"}  # which are differences
+    stages = [name for name in stages if name not in lost]
     rates = {name: float(rows[name][0]) for name in [*stages, "the whole loader"]}
     slowest = min(stages, key=rates.__getitem__)
     assert float(rows[f"bound: {slowest}"][0]) == rates[slowest]
@@ -37,11 +40,20 @@ def test_every_stage_is_measured_beside_the_bound_of_the_slowest(shard_sets, cap
     assert " is slowest: " in shown.splitlines()[-1]
 
 
+def test_a_difference_within_noise_counts_as_none():
+    rng = np.random.default_rng(0)
+    one, same, longer = (Times(rng.normal(mean, 0.1, 100)) for mean in (1.0, 1.0, 1.2))
+    assert one.beyond(same) == same.beyond(one) == 0
+    assert longer.beyond(one) == pytest.approx(0.2, abs=0.05)
+    assert one.beyond(longer) == 0
+
+
 def test_advice_names_what_is_left_to_do():
     assert "add threads, loader.threads up to 8" in advise("decode", 2, 8, False, False)
     assert "smaller crops" in advise("decode", 8, 8, False, False)
     assert "loader.device gpu" in advise("decode", 8, 8, False, True)
-    assert "loader.device gpu" in advise("warp", 1, 8, False, True)
+    assert "Warping is slowest: add threads" in advise("warp", 1, 8, False, True)
+    assert "loader.device gpu" in advise("warp", 8, 8, False, True)
     assert "fewer" in advise("blend", 1, 8, True, True)
     assert "local disk" in advise("read", 1, 8, False, False)
 
