@@ -103,7 +103,7 @@ def _register(settings: RegisterSettings, tracking: TrackingSettings, digest: st
 def _version(client: "MlflowClient", name: str, run_id: str, digest: str) -> tuple[str, bool]:
     from mlflow.exceptions import MlflowException
 
-    from cluster.tracking.logged_model import find_model
+    from cluster.tracking.logged_model import WEIGHTS_TAG, find_model
 
     experiment_id = client.get_run(run_id).info.experiment_id
     model_id = find_model(client, experiment_id, run_id, digest)
@@ -115,10 +115,12 @@ def _version(client: "MlflowClient", name: str, run_id: str, digest: str) -> tup
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     for version in client.search_model_versions(f"name = '{name}'"):
-        if version.model_id == model_id:
+        if version.run_id == run_id and version.tags.get(WEIGHTS_TAG) == digest:
             return str(version.version), False
     source = client.get_logged_model(model_id).artifact_location
-    made = client.create_model_version(name, source=source, run_id=run_id, model_id=model_id)
+    made = client.create_model_version(
+        name, source=source, run_id=run_id, model_id=model_id, tags={WEIGHTS_TAG: digest}, await_creation_for=0
+    )
     return str(made.version), True
 
 
