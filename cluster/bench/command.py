@@ -80,7 +80,7 @@ def step_cost(report: dict[str, Any], settings: BenchSettings) -> StepCost:
 def _measure(settings: BenchSettings, forms: list[Form], stack: ExitStack) -> dict[str, Any]:
     """Rounds, memory and stages of every form; what this one's work is."""
     teams = [stack.enter_context(Team(form)) for form in forms]
-    seconds = alternate(teams, settings.rounds, settings.steps)
+    seconds = alternate(teams, settings.rounds, settings.steps, settings.clock)
     memory = {team.form.name: team.ask("memory")["bytes"] for team in teams}
     stages = {team.form.name: team.ask("stages", settings.steps) for team in teams}
     images = settings.batch.micro * forms[0].ranks
@@ -128,7 +128,7 @@ def _scaling(settings: BenchSettings) -> dict[str, Any]:
     with ExitStack() as stack:
         forms = [Form(str(ranks), text, ranks=ranks, loader=settings.with_loader) for ranks in settings.scaling]
         teams = [stack.enter_context(Team(form)) for form in forms]
-        seconds = alternate(teams, settings.rounds, settings.steps)
+        seconds = alternate(teams, settings.rounds, settings.steps, settings.clock)
         stages = {team.form.name: team.ask("stages", settings.steps) for team in teams}
     return {
         name: {

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cluster.bench.settings import Clock
 from cluster.world import World, free_port
 from poselib.errors import InputError
 
@@ -101,16 +102,17 @@ class Team:
         return answers[0]
 
 
-def alternate(teams: Sequence[Team], rounds: int, steps: int) -> dict[str, list[float]]:
+def alternate(teams: Sequence[Team], rounds: int, steps: int, clock: Clock = "wall") -> dict[str, list[float]]:
     """Seconds per step of each form in each round, after a turn to warm up; forms take turns within a round."""
+    key = {"wall": "seconds", "cpu": "cpu_seconds"}[clock]
     for team in teams:
         team.ask("start")
     for team in teams:
-        team.ask("steps", 2)
+        team.ask("steps", 1)
     seconds: dict[str, list[float]] = {team.form.name: [] for team in teams}
     for _ in range(rounds):
         for team in teams:
-            seconds[team.form.name].append(team.ask("steps", steps)["seconds"])
+            seconds[team.form.name].append(team.ask("steps", steps)[key])
     return seconds
 
 

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from cluster.settings import Run
 from cluster.settings_data import DataSettings
 from poselib.settings import check_at_least
+
+Clock = Literal["wall", "cpu"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class BenchSettings(Run):
         scaling: numbers of ranks on this machine that take turns, such as [1, 2].
         rounds: how often each form has its turn.
         steps: of a turn.
+        clock: what the rounds go by; `cpu` is the time that rank 0 computes, for CPUs that others use too.
         most_spread: middle half of the rounds' ratios, as a share of their median, beyond which there is no verdict.
         paper: print what 1 to 256 GPUs would do with the measured step, see `network`.
         network: the cluster on paper.
@@ -62,6 +66,7 @@ class BenchSettings(Run):
     scaling: tuple[int, ...] = ()
     rounds: int = 5
     steps: int = 2
+    clock: Clock = "wall"
     most_spread: float = 0.1
     paper: bool = False
     network: NetworkSettings = field(default_factory=NetworkSettings)

@@ -191,15 +191,16 @@ class Rank:
         self.form = FORMS[spec["form"]](run, world, self.device, spec["loader"])
 
     def steps(self, number: int) -> dict[str, float]:
-        """Seconds of so many steps, nothing waited for in between; the last loss."""
+        """Seconds and CPU seconds of a step, of so many, nothing waited for in between; the last loss."""
         wait(self.device)
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         for _ in range(number):
             loss = self.form.forward(*self.form.batch())
             self.form.backward(loss)
             self.form.update()
         wait(self.device)
-        return {"seconds": (time.perf_counter() - began) / number, "loss": float(loss.detach())}
+        seconds, cpu = time.perf_counter() - began, time.process_time() - worked
+        return {"seconds": seconds / number, "cpu_seconds": cpu / number, "loss": float(loss.detach())}
 
     def stages(self, number: int) -> dict[str, float]:
         """Seconds per step of each stage, each waited for."""
