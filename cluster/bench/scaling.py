@@ -103,10 +103,11 @@ def limit(cost: StepCost, network: NetworkSettings, gpus: Sequence[int] = GPUS) 
     if not slow:
         least = predict(cost, gpus[-1], network).efficiency
         return f"up to {gpus[-1]} GPUs the network is no limit: efficiency {least:.0%} there"
-    moved = {name: predict(other, slow[0], network).efficiency for name, other in settings_that_help(cost).items()}
-    best = max(moved, key=lambda name: moved[name])
     now = predict(cost, slow[0], network).efficiency
-    return (
-        f"from {slow[0]} GPUs on the network is the limit: efficiency {now:.0%}; {best} moves it furthest, to"
-        f" {moved[best]:.0%}"
-    )
+    sentence = f"from {slow[0]} GPUs on the network is the limit: efficiency {now:.0%}"
+    for number in dict.fromkeys((slow[0], slow[-1])):
+        moved = {name: predict(other, number, network).efficiency for name, other in settings_that_help(cost).items()}
+        best = max(moved, key=lambda name: moved[name])
+        before = predict(cost, number, network).efficiency
+        sentence += f"; at {number} {best} moves it furthest, from {before:.0%} to {moved[best]:.0%}"
+    return sentence

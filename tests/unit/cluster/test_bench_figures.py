@@ -51,9 +51,9 @@ def test_gpus_on_paper() -> None:
     moved = {name: predict(each, 16, NETWORK).efficiency for name, each in settings_that_help(COST).items()}
     assert len(moved) == 3
     assert min(moved.values()) > many[2]
-    assert limit(COST, NETWORK).startswith(
-        "from 16 GPUs on the network is the limit: efficiency 72%; engine.zero_stage"
-    )
+    told = limit(COST, NETWORK)
+    assert told.startswith("from 16 GPUs on the network is the limit: efficiency 72%; at 16 engine.zero_stage 1")
+    assert "; at 256 " in told
     assert "no limit" in limit(COST, replace(NETWORK, network_gb_per_s=1000.0))
     assert len(settings_that_help(replace(COST, bytes_each=2, overlap=True))) == 1
 
