@@ -80,6 +80,7 @@ class Search:
             try:
                 with self._listening():
                     self._run_trials()
+                self._write_page()
                 status = "stopped" if self.stopped_by else "finished"
             finally:
                 self.journal.status(status)  # type: ignore[arg-type]
@@ -119,6 +120,18 @@ class Search:
         from tune.cluster import run_trials  # Ray takes seconds to import
 
         run_trials(self, missing)
+
+    def _write_page(self) -> None:
+        """The page of what there is; that none could be made ends no search."""
+        from tune.report import write_page
+
+        try:
+            page = write_page(self.settings)
+        except (InputError, OSError, ValueError) as error:
+            self._say(f"no page: {error}")
+            return
+        self.journal.artifact(page)
+        self._say(f"{page}: how settings and scores go together")
 
     def _announce(self) -> None:
         search = self.settings.search

@@ -113,3 +113,16 @@ class BestSettings:
     name: str
     runs_dir: Path = Path("runs")
     metric: str = ""
+
+
+@dataclass(frozen=True)
+class TuneReportSettings:
+    """A search as a page: parallel coordinates, importance, learning curves, the front.
+
+    Attributes:
+        name: of the search.
+        runs_dir: where it lives.
+    """
+
+    name: str
+    runs_dir: Path = Path("runs")
