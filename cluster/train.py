@@ -14,9 +14,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from cluster.agreement import check_alike, on_every_rank
 from cluster.config import flatten
 from cluster.data import RunData, load_bank, mean_pose_mm, open_data, shard_window
-from cluster.endings import LostOthers
+from cluster.endings import LostOthers, TryAgain
 from cluster.engine.batchnorm import combine_statistics
 from cluster.engine.checkpoint import Checkpoints
 from cluster.engine.engine import check_precision, choose_device, join_world, leave_world, shared_store
@@ -71,10 +72,14 @@ def train_rank(run: Run, world: World, stop: StopFlag, note: Callable[[str, bool
     try:
         join_world(world, run.engine, device)
         with ExitStack() as stack:
+            check_alike(world)
             run, number = _from_main(lambda: _claim(run, world, device, stack), world)
             stop.listen()
             Training(run, world, device, Fence(run.folder, number), note).run_to_end(stop)
     except RuntimeError as error:
+        if "EADDRINUSE" in str(error):
+            where = f"port {world.port} on {socket.gethostname()}"
+            raise TryAgain(f"{where} is taken; a new start takes another") from error
         # Gloo and NCCL report a peer that is gone in words; whoever went has said why.
         if world.size > 1 and any(words in str(error) for words in _LOST_PEER):
             raise LostOthers(f"rank {world.rank} lost the other ranks: {str(error).splitlines()[0][:200]}") from error
@@ -98,7 +103,7 @@ class Training:
         self, run: Run, world: World, device: torch.device, fence: Fence, note: Callable[[str, bool], None]
     ) -> None:
         self.run, self.world, self.device, self.fence = run, world, device, fence
-        self.data: RunData = open_data(run)
+        self.data: RunData = on_every_rank(lambda: open_data(run), world)
         self.bank = load_bank(run, self.data)
         per_step = run.batch.global_ // run.batch.micro
         accumulation = len(share(0, per_step, world.rank, world.size))

@@ -5,7 +5,7 @@
 #   sbatch --nodes=4 --gpus-per-node=8 --cpus-per-gpu=8 slurm/tune.sh --config tune/pyramid.yaml --search.gpus 2
 #   sbatch --nodes=4 --gpus-per-node=8 --cpus-per-gpu=8 slurm/tune.sh --resume pyramid
 #
-# Ray has no passwords of its own: it listens on the nodes' addresses in the cluster's network, for the job's life.
+# Ray listens on the nodes' addresses in the cluster's network, for the job's life, and to those who know the job's token.
 # Five minutes before the time limit all trials save a checkpoint; submit `--resume NAME` to go on. `pose submit tune` makes
 # a job of this script that names its search (POSE_SEARCH, the folder): that one goes back into the queue, and on with it.
 #SBATCH --job-name=pose-tune
@@ -31,6 +31,8 @@ read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | tr ' ' '\n' | grep -v '^127\.\|:' | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 10000)) # below the ports that the kernel hands out
 export RAY_USAGE_STATS_ENABLED=0 RAY_CHDIR_TO_TRIAL_DIR=0 PYTHONUNBUFFERED=1
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 cpus=$SLURM_CPUS_ON_NODE gpus=${SLURM_GPUS_ON_NODE:-0}
 common=(--num-cpus="$cpus" --num-gpus="$gpus" --object-store-memory=100000000 --disable-usage-stats --block)
 

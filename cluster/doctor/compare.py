@@ -11,7 +11,7 @@ from cluster.doctor.finding import Finding, NodeReport, Status
 _COMPARED: Final[dict[str, tuple[Status, str]]] = {
     "Python": ("fail", "use one environment on all nodes: a venv on a shared file system, or one image"),
     "packages": ("fail", "use one environment on all nodes: a venv on a shared file system, or one image"),
-    "code": ("fail", "run from one folder that all nodes mount, or from a snapshot (pose snapshot RUN)"),
+    "code": ("fail", "run from one folder that all nodes mount, or submit with a copy (pose site SITE --snapshot RUN)"),
     "shards": ("fail", "use one copy of the shard sets on a shared file system, or copy them anew"),
     "driver": ("warn", "ask the site to bring the nodes to one driver, or choose others (--constraint, --exclude)"),
     "NCCL": ("fail", "use one environment on all nodes"),

@@ -8,6 +8,7 @@ summary as `reliability.md`. Needs what the lab needs: root, and tests/setup.sh.
 """
 
 import math
+import os
 import random
 import shlex
 import shutil
@@ -27,6 +28,7 @@ from safetensors.numpy import load_file
 import drill
 import lab as slurm_lab
 from cluster.config import parse
+from cluster.snapshot import take_snapshot
 from cluster.tracking.provenance import code_version, git_commit
 from drill import EVERY, Training
 from faults import FAULTS, answers, restarts, running
@@ -115,6 +117,7 @@ class Soak:
     def run(self) -> None:
         """Train undisturbed, train disturbed; whatever ends it early is kept for the verdict."""
         shard_sets = _make_shards(self.folder)
+        os.environ |= take_snapshot(self.folder).environment()  # edits meanwhile do not reach it
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -139,8 +142,8 @@ class Soak:
                         bar.advance(task)
                     bar.update(task, description="to the end")
                     self.training.wait_end(1800)
-                except (LabError, OSError, subprocess.SubprocessError) as error:
-                    self.broken.append(f"{type(error).__name__}: {error}")
+                except (LabError, OSError, subprocess.SubprocessError, KeyboardInterrupt) as error:
+                    self.broken.append(f"ended early by {type(error).__name__}: {error}")
                 finally:
                     with suppress(OSError):
                         shutil.copytree(lab.root / "log", self.folder / "slurm")
