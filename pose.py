@@ -246,6 +246,13 @@ COMMANDS = {
             "pose study report-tables --collect true",
         ),
     ),
+    "tune report": Command(
+        "tune.settings:TuneReportSettings",
+        "tune.report:report_search",
+        "a search as one HTML page: settings and scores, what matters, learning curves, the front",
+        ("pose tune report pyramid",),
+        ("name",),
+    ),
     "doctor": Command(
         "cluster.doctor.settings:DoctorSettings",
         "cluster.doctor.command:doctor",
