@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside Python: Slurm and the tools that build its network. Says in one line where it may not.
+# Installs what the tests need beside Python: Slurm, the tools that build its network, and a browser. Says in one line where it may not.
 set -euo pipefail
 
 declare -A package_of=(
   [slurmctld]=slurmctld [slurmd]=slurmd [sbatch]=slurm-client [munged]=munge [ip]=iproute2
-  [unshare]=util-linux [nsenter]=util-linux [setpriv]=util-linux
+  [unshare]=util-linux [nsenter]=util-linux [setpriv]=util-linux [chromium]=chromium
 )
 export PATH=$PATH:/usr/sbin:/sbin
 

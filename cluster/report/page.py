@@ -294,7 +294,8 @@ def _amount(key: str, value: float | None) -> str:
 
 
 def _signed(key: str, value: float) -> str:
-    return f"{value if key.endswith('_mm') else 100 * value:+.1f}".replace("-", "−")
+    said = f"{value if key.endswith('_mm') else 100 * value:+.1f}"
+    return "0.0" if float(said) == 0 else said.replace("-", "−")
 
 
 def _unit(key: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from cluster.report.settings import ReportSettings
 from cluster.run_folder import RUN_YAML
 from cluster.samples import Samples, read_samples
 from poselib.errors import InputError
+
+_NAMES: Final = ("subjects", "actions", "cameras", "pictures", "frames")
+"""What is said of a sample, whoever has scored it; another shard set may call an action otherwise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,15 +101,16 @@ def _labels(folders: Sequence[Path]) -> list[str]:
 
 
 def _in_common(runs: list[ScoredRun]) -> list[ScoredRun]:
-    """The runs, each with the samples that all of them have, in the first one's order."""
-    if all(np.array_equal(run.samples.keys, runs[0].samples.keys) for run in runs):
-        return runs
-    common = set.intersection(*(set(run.samples.keys.tolist()) for run in runs))
-    if not common:
-        names = " and ".join(str(run.folder) for run in runs)
-        raise InputError(f"{names} were scored on different samples, none in common; score them on one shard set")
-    order = [key for key in runs[0].samples.keys.tolist() if key in common]
-    return [_restrict(run, order) for run in runs]
+    """The runs, each with the samples that all of them have, in the first one's order and by its names."""
+    if not all(np.array_equal(run.samples.keys, runs[0].samples.keys) for run in runs):
+        common = set.intersection(*(set(run.samples.keys.tolist()) for run in runs))
+        if not common:
+            names = " and ".join(str(run.folder) for run in runs)
+            raise InputError(f"{names} were scored on different samples, none in common; score them on one shard set")
+        order = [key for key in runs[0].samples.keys.tolist() if key in common]
+        runs = [_restrict(run, order) for run in runs]
+    named = {name: getattr(runs[0].samples, name) for name in _NAMES}
+    return [replace(run, samples=replace(run.samples, **named)) for run in runs]
 
 
 def _restrict(run: ScoredRun, keys: list[str]) -> ScoredRun:
