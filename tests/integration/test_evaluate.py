@@ -10,11 +10,13 @@ import torch
 
 import pose
 from cluster.config import dump
+from cluster.data import evaluation_source
+from cluster.evaluate import evaluation_batches, predict
 from cluster.samples import read_samples
 from cluster.settings import Run
 from cluster.settings_data import DataSettings
 from cluster.tracking.settings import TrackingSettings
-from cluster.weights import SavedModel, save_model
+from cluster.weights import SavedModel, load_model, save_model
 from poselib.calibration import calibrate
 from poselib.metrics import joint_errors_mm
 from poselib.model.network import PoseNetwork
@@ -72,6 +74,20 @@ def test_a_score_and_everything_beside_it(run, capsys):
         depth = slopes @ offsets / (slopes @ slopes)
         np.testing.assert_allclose(slopes * depth, offsets, atol=0.1)
         assert abs(depth - sample.arrays["joints_mm"][0, 2]) < run.model.depth_range_mm
+
+
+def test_training_validates_to_the_same_poses_without_spreads(run):
+    source, device = evaluation_source(run, "test"), torch.device("cpu")
+    network = load_model(run.folder / "model.safetensors", device).network.train()
+    plain, spread = (
+        predict(network, evaluation_batches(run, source, 3, device, 1), source, run, device, spread=measured)
+        for measured in (False, True)
+    )
+    assert network.training
+    np.testing.assert_array_equal(plain.places, np.arange(len(source.rows)))
+    np.testing.assert_allclose(plain.predicted_mm, spread.predicted_mm, atol=0.01)
+    assert np.isnan(plain.spread_mm).all()
+    assert (spread.spread_mm > 0).all()
 
 
 def test_scores_side_by_side_or_refused(run, capsys):
