@@ -12,8 +12,8 @@ A damaged sample stops the run, or another one takes its place (shards.damage). 
 damaged stops the graph: then a new graph starts over with the micro-batches that were not handed out yet.
 
 Reading and planning happen in the caller's thread, `prefetch` batches before DALI's result is asked for; decoding,
-warping and pasting in the graph's threads. A loader has no position of its own: whoever resumes hands in the draws that are
-left.
+warping and pasting in the graph's threads. A loader has no position of its own: whoever resumes hands in the draws that
+are left.
 """
 
 from collections import deque

@@ -60,8 +60,10 @@ def draws(batches: int, size: int, stop: int) -> list[Draws]:
     return [Draws(np.zeros_like(row), row // stop, row % stop) for row in places]
 
 
-def load(source: Source, bank: Bank, aspect: str = "keep", device: str = "cpu", loader: str = "cpu") -> list[Batch]:
-    crop, settings = CropSettings(aspect=aspect, allow_border=True), LoaderSettings(device=loader)
+def load(
+    source: Source, bank: Bank, aspect: str = "keep", device: str = "cpu", loader: str = "cpu", threads: int = 1
+) -> list[Batch]:
+    crop, settings = CropSettings(aspect=aspect, allow_border=True), LoaderSettings(device=loader, threads=threads)
     wanted = draws(3, 8, len(source.rows))
     return list(load_batches([source], wanted, 8, MODEL, crop, settings, torch.device(device), SEED, 1, bank))
 
@@ -155,6 +157,11 @@ def test_the_gpu_graphs_operators_give_the_cpu_graphs_pictures(source, bank, obj
             assert difference.max() <= 3
         with pytest.raises(StopIteration):
             running.run()
+
+
+def test_any_number_of_threads_gives_the_same_pictures(source, bank):
+    for one, other in zip(load(source, bank), load(source, bank, threads=3), strict=True):
+        assert torch.equal(one.pictures, other.pictures)
 
 
 def test_a_batch_without_any_object_passes(source, bank):
