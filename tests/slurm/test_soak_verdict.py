@@ -1,0 +1,62 @@
+"""The soak's verdict sees what it has to see."""
+
+import pytest
+
+from soak_verdict import Event, costs, violations
+
+pytestmark = pytest.mark.unit
+
+
+def step(number: int, loss: float | None = None, at: float | None = None) -> dict:
+    time = float(number) if at is None else at
+    return {"kind": "metrics", "step": number, "time": time, "values": {"train/loss": loss or 1 / number}}
+
+
+def rewind(to: int) -> dict:
+    return {"kind": "rewind", "step": to}
+
+
+END = {"kind": "status", "value": "finished"}
+CALM = [rewind(0), *map(step, range(1, 13)), END]
+
+
+def disturbed(to: int, *, saves: bool = False, last: int = 12) -> tuple[list[dict], list[Event]]:
+    """Killed after step 6, 20 s away."""
+    again = [step(number, at=20.0 + number) for number in range(to + 1, last + 1)]
+    records = [rewind(0), *map(step, range(1, 7)), rewind(to), *again, END]
+    return records, [Event("rank killed", "SIGKILL", 7, 6, 6.0, saves, 1)]
+
+
+def judged(records: list[dict], events: list[Event], faults: int = 1) -> list[str]:
+    return violations(records, CALM, costs(records, events), faults, every=4)
+
+
+def test_a_restart_from_the_last_checkpoint_is_well():
+    records, events = disturbed(4)
+    [cost] = costs(records, events)
+    assert (cost.restored, cost.repeated, cost.lost_s) == ((4,), (2,), 20.0)
+    assert judged(records, events) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (disturbed(0), "6 steps were done again after step 0"),
+        (disturbed(5), "1 steps were done again after step 5"),
+        (disturbed(4, saves=True), "2 steps again in spite of the warning"),
+        (disturbed(4, last=11), "the last step is 11, not 12"),
+        (disturbed(8), "a start went on after step 8, but only 6 were done"),
+    ],
+)
+def test_what_must_not_be_is_named(given, words):
+    assert any(words in line for line in judged(*given))
+
+
+def test_other_losses_lost_steps_and_missing_faults_are_named():
+    records, events = disturbed(4)
+    other = [*records[:3], step(3, 0.5), *records[4:]]
+    assert "1 losses differ; the first is 0.5 at step 3" in " ".join(judged(other, events))
+    assert "step 3 follows step 1" in judged([*records[:2], *records[3:]], events)
+    assert "1 faults befell the run, not 2" in judged(records, events, faults=2)
+    assert "SIGKILL at step 6: 0 starts, not 1" in judged(CALM, events)
+    assert "the run is not finished but never began" in judged(records[:-1], events)
