@@ -60,7 +60,7 @@ def choose(runs: list[ScoredRun], most: int) -> tuple[np.ndarray, list[Group]]:
         for run, own in zip(runs[1:], errors[1:], strict=True):
             gain = np.argsort(own - errors[0], kind="stable")
             wanted |= {f"{run.label} gains most": gain, f"{run.label} loses most": gain[::-1]}
-    share = max(1, most // len(wanted))
+    share = -(-most // len(wanted))
     places: dict[int, int] = {}
     groups = []
     for title, candidates in wanted.items():
