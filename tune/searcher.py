@@ -20,11 +20,18 @@ from tune.space import Choice, Range, Space, Values, label
 from tune.training import ENDING
 from tune.trial import ENDED, ray_name
 
-_SAMPLERS: Final[dict[str, Callable[[int], optuna.samplers.BaseSampler]]] = {
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
-    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
+_SAMPLERS: Final[dict[str, Callable[[int, int], optuna.samplers.BaseSampler]]] = {
+    "random": lambda seed, _: optuna.samplers.RandomSampler(seed=seed),
+    "tpe": lambda seed, _: optuna.samplers.TPESampler(seed=seed),
+    "nsga2": lambda seed, trials: optuna.samplers.NSGAIISampler(seed=seed, population_size=population(trials)),
 }
+_GENERATION: Final = "NSGAIISampler:generation"
+"""Where Optuna's NSGA-II keeps a trial's generation; without it, it would breed from no trial of an earlier start."""
+
+
+def population(trials: int) -> int:
+    """Trials of a generation of NSGA-II: a few generations of what a search has, where Optuna takes 50 of any."""
+    return max(4, min(50, round(trials / 5)))
 
 
 class SearchOver(Stopper):
@@ -164,8 +171,10 @@ class SpaceSearcher(Searcher):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         words = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
         # Another seed for each start, or it would draw again what has been tried.
-        sampler = _SAMPLERS[self._settings.searcher](self._settings.seed * 1_000_003 + len(past))
+        trials = self._settings.trials
+        sampler = _SAMPLERS[self._settings.searcher](self._settings.seed * 1_000_003 + len(past), trials)
         study = optuna.create_study(sampler=sampler, directions=[words[mode] for mode in self._settings.modes])
+        complete = 0
         for record in past:
             if record.status == "waiting":
                 continue
@@ -177,8 +186,10 @@ class SpaceSearcher(Searcher):
                     params=params,
                     distributions=distributions,
                     values=[record.scores[name] for name in self._settings.metrics] if good else None,
+                    system_attrs={_GENERATION: complete // population(trials)},
                 )
             )
+            complete += good
         return study
 
     def _written(self, values: Values) -> tuple[dict[str, Any], dict[str, Any]]:
