@@ -1,6 +1,8 @@
 """Which code, of which version, made a result."""
 
+import getpass
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -41,6 +43,9 @@ def git_commit() -> str:
 def provenance_tags(run_dir: Path, description: str = "") -> dict[str, str]:
     """What the tracker shows beside a run; `description` is Markdown, such as the protocol card."""
     tags = {"posecluster.version": code_version(), "posecluster.run_dir": str(Path(run_dir).resolve())}
+    tags |= {"mlflow.source.name": "pose", "mlflow.source.type": "LOCAL"}
+    with suppress(KeyError, OSError):  # a container may know nobody by this number
+        tags["mlflow.user"] = getpass.getuser()
     commit = git_commit()
     if commit:
         tags["mlflow.source.git.commit"] = commit

@@ -234,5 +234,6 @@ def test_a_result_names_its_code(tmp_path: Path) -> None:
     assert tags["mlflow.note.content"] == "card"
     assert tags["posecluster.run_dir"] == str(tmp_path.resolve())
     assert tags["posecluster.version"] == code_version()
+    assert tags["mlflow.source.name"] == "pose"
     assert tags.get("mlflow.source.git.commit", "") == commit
     assert commit[:12] in code_version()
