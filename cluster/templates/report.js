@@ -162,10 +162,12 @@
       zeroline: false, showspikes: false, showbackground: false, dtick: 0.5, showline: false,
     });
     const [xaxis, yaxis, zaxis] = bounds.map(axis);
+    // Another sample is seen from where one looks now.
+    const camera = element._fullLayout?.scene?._scene?.getCamera() ?? { eye: first, projection: { type: "perspective" } };
     return Plotly.react(element, traces, {
-      margin: { l: 0, r: 0, t: 0, b: 0 }, paper_bgcolor: "rgba(0,0,0,0)", showlegend: false, uirevision: "kept",
+      margin: { l: 0, r: 0, t: 0, b: 0 }, paper_bgcolor: "rgba(0,0,0,0)", showlegend: false,
       hoverlabel: { bgcolor: color("card"), font: { color: color("ink") } },
-      scene: { xaxis, yaxis, zaxis, aspectmode: "cube", dragmode: "turntable", uirevision: "kept", camera: { eye: first, projection: { type: "perspective" } } },
+      scene: { xaxis, yaxis, zaxis, aspectmode: "cube", dragmode: "turntable", camera },
     }, config);
   };
 
