@@ -149,7 +149,7 @@ def test_what_mlflow_holds_of_a_run(run, server, registered, photo, capsys):
     assert len(pictures) == 2  # one, and its small copy
     assert all("val~samples+step+7" in one for one in pictures)
     table = client.load_table(found.info.experiment_id, "tables/score_per_joint.json", [found.info.run_id])
-    assert list(table["joint"]) == H36M_JOINTS
+    assert list(table["joint"]) == list(H36M_JOINTS)
     assert set(table["mpjpe_mm"]) == {10.0}
     shown = [one["path"] for one in json.loads(found.data.tags["mlflow.loggedArtifacts"])]
     assert shown == ["tables/score_per_joint.json", "tables/score_per_action.json"]
