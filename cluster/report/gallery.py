@@ -64,10 +64,12 @@ def choose(runs: list[ScoredRun], most: int) -> tuple[np.ndarray, list[Group]]:
     places: dict[int, int] = {}
     groups = []
     for title, candidates in wanted.items():
-        members = candidates[:share].tolist()
-        new = [place for place in members if place not in places][: most - len(places)]
-        places |= {place: len(places) + number for number, place in enumerate(new)}
-        groups.append(Group(title, tuple(places[place] for place in members if place in places)))
+        fresh = [place for place in candidates.tolist() if place not in places][: min(share, most - len(places))]
+        # One that another group shows already is no less worth showing here.
+        members = [place for place in candidates.tolist()[:share] if place in places] + fresh
+        members.sort(key=candidates.tolist().index)
+        places |= {place: len(places) + number for number, place in enumerate(fresh)}
+        groups.append(Group(title, tuple(places[place] for place in members)))
     return np.array(list(places)), [group for group in groups if group.members]
 
 
