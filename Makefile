@@ -1,4 +1,4 @@
-# One command each: `make demo`, `make test`, `make drills`, `make lint`, `make bench`. Each installs what it needs into .venv.
+# One command each: `make demo`, `make test`, `make drills`, `make soak`, `make lint`, `make bench`. Each installs what it needs into .venv.
 # CUDA=12 takes the build for CUDA 12 drivers, PYTHON=python3.12 another interpreter, ARGS='tests/unit -k camera' is handed on.
 
 CUDA ?= 13
@@ -31,7 +31,7 @@ LINT := $(VENV)/.installed-cuda$(CUDA)-lint
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo test drills lint bench install setup clean
+.PHONY: help demo test drills soak lint bench install setup clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -45,19 +45,25 @@ test: $(TEST) setup  ## all tests but the long drills
 drills: $(TEST) setup  ## the long fault drills
 	$(BIN)/python -m pytest -m drill $(ARGS)
 
+soak: $(TEST) setup  ## 30 random faults in one training
+	$(BIN)/python tests/slurm/soak.py $(ARGS)
+
 lint: $(LINT)  ## style, types and import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(DEMO)  ## measured times, as JSON lines and a table
+bench: $(TEST) setup  ## measured times, as JSON lines and a table
 	$(BIN)/python benchmarks/help_time.py
 	$(BIN)/python benchmarks/soft_argmax.py
 	$(BIN)/python benchmarks/order_scale.py
 	$(BIN)/python benchmarks/objects.py
 	$(BIN)/python benchmarks/shard_build.py
 	$(BIN)/python benchmarks/checkpoint.py
+	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/levers.py
 	$(BIN)/python benchmarks/loader.py
 
 install: $(DEMO)  ## the project into .venv, nothing else
