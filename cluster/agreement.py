@@ -1,4 +1,4 @@
-"""What every rank must have before the first step: the same code and packages, and the shard sets."""
+"""What the ranks agree on before the first step: the same code and packages, the shard sets, what rank 0 has found."""
 
 import hashlib
 import socket
@@ -59,10 +59,29 @@ def on_every_rank(act: Callable[[], Answer], world: World) -> Answer:
     return answer  # type: ignore[return-value]
 
 
+def from_main(act: Callable[[], Answer], world: World) -> Answer:
+    """What `act` gives on rank 0, on every rank.
+
+    Raises:
+        InputError: of rank 0; elsewhere SystemExit.
+    """
+    answer: list[Any] = [None]
+    if world.is_main:
+        try:
+            answer = [act()]
+        except InputError as error:
+            answer = [error]
+    if world.size > 1:
+        dist.broadcast_object_list(answer)
+    if isinstance(answer[0], InputError):
+        _refuse(answer[0], world)
+    return answer[0]
+
+
 def _refuse(error: InputError, world: World) -> None:
     if world.is_main:
         raise error
-    raise SystemExit(1)  # rank 0 says it
+    raise SystemExit(getattr(error, "exit_code", 1))  # rank 0 says it
 
 
 def _packages() -> str:

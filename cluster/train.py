@@ -6,16 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from cluster.agreement import check_alike, on_every_rank
-from cluster.config import flatten
+from cluster.agreement import check_alike, from_main, on_every_rank
 from cluster.data import RunData, load_bank, mean_pose_mm, open_data, shard_window
 from cluster.endings import LostOthers, TryAgain
 from cluster.engine.batchnorm import combine_statistics
@@ -28,17 +25,13 @@ from cluster.fence import Fence, fruitless_starts, newest_step, raise_fence
 from cluster.loop import Step, train_loop
 from cluster.preemption import StopFlag
 from cluster.preflight import check, global_batch
-from cluster.progress import TrainingProgress
-from cluster.run_folder import RUN_YAML, claim, held
+from cluster.run_folder import claim, held
 from cluster.schedule import Schedule
 from cluster.settings import Run
 from cluster.show import sheet_of_training
 from cluster.snapshot import record_start
-from cluster.tracking.description import describe_training
-from cluster.tracking.handle import DELIVERY_S, UPLOAD_BYTES_PER_S, start_delivery
-from cluster.tracking.journal import Journal, NullJournal
-from cluster.tracking.provenance import provenance_tags
-from cluster.tracking.system_metrics import SystemMetrics
+from cluster.tracking.journal import Status
+from cluster.training_record import TrainingRecord
 from cluster.watch import Watch
 from cluster.weights import BEST, LAST, SavedModel, Start, save_model, share_from_main, start
 from cluster.world import World, cores_per_rank, current_job
@@ -49,7 +42,6 @@ from poselib.model.network import PoseNetwork
 from shards.loader import Batch, load_batches
 from shards.order import share
 
-Answer = TypeVar("Answer")
 _LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "NCCL")
 
 
@@ -73,7 +65,7 @@ def train_rank(run: Run, world: World, stop: StopFlag, note: Callable[[str, bool
         join_world(world, run.engine, device)
         with ExitStack() as stack:
             check_alike(world)
-            run, number = _from_main(lambda: _claim(run, world, device, stack), world)
+            run, number = from_main(lambda: _claim(run, world, device, stack), world)
             stop.listen()
             Training(run, world, device, Fence(run.folder, number), note).run_to_end(stop)
     except RuntimeError as error:
@@ -113,30 +105,29 @@ class Training:
         torch.manual_seed(run.seed)
         network = PoseNetwork(run.model)
         self.checkpoints = Checkpoints(run.folder / "checkpoints", world.rank, run.checkpoint.keep, fence)
-        newest = _from_main(self.checkpoints.newest, world)
+        newest = from_main(self.checkpoints.newest, world)
         # One that resumes brings its own weights; the files it once started from may be gone.
-        self.origin = Start() if newest else _from_main(lambda: start(network, run), world)
+        self.origin = Start() if newest else from_main(lambda: start(network, run), world)
         if self.origin.tags:
             share_from_main(network.to(device))
         self.engine = build_engine(run, network, world, accumulation, device)
         self.network = network
         # It has to speak before the collectives give up.
         self.watch = Watch(world.rank, world.size, 0.7 * run.engine.timeout_s, shared_store(), note)
-        self.journal = Journal(run.folder) if world.is_main else NullJournal()
         self.start, self.best_mm, self.best_step = self._resume(newest)
-        self.progress = TrainingProgress(self.schedule.steps, self.start, run.batch.global_, world.is_main)
-        self.replaced = 0
-        self.system = SystemMetrics() if world.is_main and run.tracking.enabled else None
+        self.record = TrainingRecord(run, world, fence, self.schedule, self.start)
         self.mean_pose = mean_pose_mm(self.data.train[0], run.loader.damaged) if world.is_main else np.zeros((17, 3))
 
     def run_to_end(self, stop: StopFlag) -> None:
         """Train, say how it ended, and bring everything to MLflow."""
-        self._announce()
-        tracking = self.run.tracking if self.world.is_main else replace(self.run.tracking, enabled=False)
-        delivery = start_delivery(self.run.folder, tracking)
-        status, late = "failed", ""
+        record, run = self.record, self.run
+        record.announce(self.data, self.origin, self.checkpoints.folder, self.device.type)
+        if self.world.is_main and not self.start:
+            record.journal.artifact(sheet_of_training(run, self.data, self.bank))
+        record.open()
+        status: Status = "failed"
         try:
-            with self.progress, self.watch:
+            with record.progress, self.watch:
                 finished = train_loop(
                     self.engine,
                     self._batches(),
@@ -150,26 +141,8 @@ class Training:
             status = "finished" if finished else "stopped"
         finally:
             self.checkpoints.close()
-            if self.fence.stands:
-                timeout_s = self._hand_over_model(status)
-                self.journal.status(status)  # type: ignore[arg-type]
-                late = delivery.finish(timeout_s)
-            else:
-                delivery.abandon()
-            self.journal.close()
-        if late:
-            self.progress.say(late)
-        self._last_line(finished, stop.reason)
-
-    def _hand_over_model(self, status: str) -> float:
-        """Name a finished training's weights for MLflow; returns the seconds that the delivery may take."""
-        weights, tracking = self.run.folder / BEST, self.run.tracking
-        if status != "finished" or not (self.world.is_main and tracking.enabled and tracking.model):
-            return DELIVERY_S
-        if not weights.is_file():
-            return DELIVERY_S
-        self.journal.model(BEST, self.best_step or self.schedule.steps)
-        return DELIVERY_S + weights.stat().st_size / UPLOAD_BYTES_PER_S
+            record.close(status, self.best_step)
+        record.last_line(finished, stop.reason, self.best_mm, self.best_step)
 
     def _batches(self) -> Iterator[Batch]:
         """This rank's micro-batches from where the run stands."""
@@ -200,18 +173,7 @@ class Training:
     def _after_step(self, step: Step) -> None:
         """Log, validate and save what is due after a step; the same on every rank."""
         run, number = self.run, step.number
-        self.progress.advance(number, step.loss)
-        self.replaced += step.replaced
-        if number % run.log_every == 0 or number == self.schedule.steps:
-            if self.world.is_main:
-                self.fence.check()
-            values = {"train/loss": step.loss, "train/lr": step.lr, "train/epoch": self.schedule.epoch(number)}
-            norm = self.engine.grad_norm()
-            values |= {"train/grad_norm": norm} if norm is not None else {}
-            values["train/images_per_s"] = self.progress.images_per_s(number)
-            values |= {"data/replaced": float(self.replaced)} if self.replaced else {}
-            values |= self.system.due() if self.system else {}
-            self.journal.metrics(number, values)
+        self.record.stepped(step, self.engine.grad_norm)
         validates = self.schedule.validates_after(number)
         saves = run.checkpoint.every_steps and number % run.checkpoint.every_steps == 0
         if not (validates or saves or step.last):
@@ -226,7 +188,7 @@ class Training:
             self._write(LAST, number, math.nan)
             if self.data.val is None:
                 self._write(BEST, number, math.nan)
-        self.progress.pause(time.monotonic() - began)
+        self.record.progress.pause(time.monotonic() - began)
 
     def _validate(self, step: int) -> None:
         """Score the validation subjects over all ranks; note the best."""
@@ -242,11 +204,10 @@ class Training:
         score = mpjpe_mm(
             np.concatenate([part.predicted_mm for part in parts]), np.concatenate([part.true_mm for part in parts])
         )
-        self.journal.metrics(step, {"val/mpjpe_mm": score})
-        self.progress.say(f"epoch {self.schedule.epoch(step):.1f}, step {step}: validation MPJPE {score:.1f} mm")
+        self.record.validated(step, score)
         if world.is_main and run.tracking.enabled and run.tracking.pictures:
             place = write_epoch_picture(run, self.network, source, step, self.device)
-            self.journal.image(place, "val/samples", step)
+            self.record.journal.image(place, "val/samples", step)
         if score < self.best_mm:
             self.best_mm, self.best_step = score, step
             self._write(BEST, step, score)
@@ -270,46 +231,11 @@ class Training:
     def _resume(self, path: Path | None) -> tuple[int, float, int]:
         """Restore a checkpoint: steps done, best validation score and its step."""
         if path is None:
-            self.journal.rewind(0)  # a start that was killed before its first checkpoint is void
             return 0, math.inf, 0
         step, extra = self.checkpoints.load(self.engine, path)
         if extra["shard_sets"] != self.data.shard_sets:
             raise InputError(f"{path} was trained on other shards than stand there now; build them as they were")
-        self.journal.rewind(step)
         return step, extra["best_mm"], extra["best_step"]
-
-    def _announce(self) -> None:
-        """The first line, and the run's settings for the tracker."""
-        run, world = self.run, self.world
-        self.journal.params(flatten(run))
-        synthetic = self.data.train[0].shards.manifest.synthetic
-        self.journal.tags(provenance_tags(run.folder, describe_training(flatten(run), synthetic)))
-        self.journal.tags({"posecluster.checkpoints": str(self.checkpoints.folder.resolve())})
-        self.journal.artifact(RUN_YAML)
-        if world.is_main and not self.start:
-            self.journal.artifact(sheet_of_training(run, self.data, self.bank))
-        self.journal.status("running")
-        sizes = " + ".join(f"{len(s.rows)} {s.shards.manifest.source}" for s in self.data.train)
-        where = f"resuming after step {self.start} of" if self.start else "training for"
-        self.journal.tags(self.origin.tags)
-        for notice in (*run.model.notices, *self.origin.lines):
-            self.progress.say(notice)
-        self.progress.say(
-            f"{run.folder}: {where} {self.schedule.steps} steps of {run.batch.global_} on {sizes} samples,"
-            f" {world.size} rank{'s' if world.size > 1 else ''} on {self.device.type}"
-        )
-
-    def _last_line(self, finished: bool, reason: str) -> None:
-        folder = self.run.folder
-        if not finished:
-            self.progress.say(f"stopped by {reason or 'another rank'}; run the same command again to go on")
-        elif self.best_step:
-            self.progress.say(
-                f"trained: {folder}, best validation MPJPE {self.best_mm:.1f} mm at step {self.best_step};"
-                f" next: pose eval {folder}"
-            )
-        else:
-            self.progress.say(f"trained: {folder}; next: pose eval {folder}")
 
 
 def _claim(run: Run, world: World, device: torch.device, stack: ExitStack) -> tuple[Run, int]:
@@ -329,20 +255,3 @@ def _claim(run: Run, world: World, device: torch.device, stack: ExitStack) -> tu
     number = raise_fence(run.folder, job, socket.gethostname()).number
     record_start(run.folder)
     return run, number
-
-
-def _from_main(act: Callable[[], Answer], world: World) -> Answer:
-    """What `act` gives on rank 0, on every rank; its InputError too."""
-    answer: list[Any] = [None]
-    if world.is_main:
-        try:
-            answer = [act()]
-        except InputError as error:
-            answer = [error]
-    if world.size > 1:
-        dist.broadcast_object_list(answer)
-    if isinstance(answer[0], InputError):
-        if not world.is_main:
-            raise SystemExit(getattr(answer[0], "exit_code", 1))  # rank 0 says it
-        raise answer[0]
-    return answer[0]
