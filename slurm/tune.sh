@@ -6,6 +6,7 @@
 #   sbatch --nodes=4 --gpus-per-node=8 --cpus-per-gpu=8 slurm/tune.sh --resume pyramid
 #
 # Ray listens on the nodes' addresses in the cluster's network, for the job's life, and to those who know the job's token.
+# The loss of another node than the first ends the trials on it alone, which start again elsewhere from their checkpoints.
 # Five minutes before the time limit all trials save a checkpoint; submit `--resume NAME` to go on. `pose submit tune` makes
 # a job of this script that names its search (POSE_SEARCH, the folder): that one goes back into the queue, and on with it.
 #SBATCH --job-name=pose-tune
@@ -13,6 +14,7 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --output=%x-%j.out
 #SBATCH --open-mode=append
+#SBATCH --no-kill
 #SBATCH --signal=B:USR1@300
 set -euo pipefail
 
@@ -55,11 +57,8 @@ for _ in $(seq 60); do
   sleep 2
 done
 
-if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [ -f "${POSE_SEARCH:-}/search.yaml" ]; then
-  set -- --resume "${POSE_SEARCH##*/}" --runs_dir "${POSE_SEARCH%/*}"
-fi
-
-# The search runs here, beside the head, and hears the signal that comes before the time limit.
+# The search runs here, beside the head, and hears the signal that comes before the time limit. In a job that Slurm has
+# started again, as after the loss of its first node, it goes on with what stands in its folder.
 RAY_ADDRESS=$head_ip:$port "$bin/pose" tune "$@" &
 search=$!
 stopped=

@@ -45,12 +45,16 @@ def run_trials(search: "Search", count: int) -> None:
 
     settings = search.settings
     _start_ray(settings)
-    search.listen()  # again: Ray puts handlers of its own in their place, which abort
+
+    def is_over() -> bool:
+        search.listen()  # Ray and Tune put handlers of their own in the place of ours, which leave trials as they are
+        return search.is_over()
+
     try:
         for name in ("ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # how trials end, the driver says itself
         wanted = settings.search
-        searcher = SpaceSearcher(search.space, wanted, search.folder, search.is_over, search.on_change)
+        searcher = SpaceSearcher(search.space, wanted, search.folder, is_over, search.on_change)
         with_checkpoints = wanted.scheduler == "pbt"
         tuner = tune.Tuner(
             tune.with_resources(Trial, _resources(wanted)),
@@ -65,7 +69,7 @@ def run_trials(search: "Search", count: int) -> None:
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=str(_empty(search.folder / "ray")),
-                stop=SearchOver(search.is_over),
+                stop=SearchOver(is_over),
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=wanted.retries),
                 checkpoint_config=tune.CheckpointConfig(

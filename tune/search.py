@@ -17,6 +17,7 @@ from cluster.run_folder import RUN_YAML, held
 from cluster.tracking.journal import JOURNAL_NAME, Journal
 from cluster.tracking.provenance import provenance_tags
 from cluster.tracking.search import start_search_delivery
+from cluster.world import current_job
 from poselib.errors import InputError
 from shards.atomic import write_whole
 from tune.configuration import check_space, folder_of
@@ -37,8 +38,10 @@ def search(settings: TuneSettings) -> None:
     console = Console()
     resumed = bool(settings.resume)
     settings = resumed_settings(settings) if resumed else settings
-    space = read_space(settings.space)
     folder = folder_of(settings)
+    if current_job().restart and not resumed and (folder / SEARCH_YAML).is_file():
+        resumed, settings = True, load_search(settings.runs_dir, settings.name)  # the same job, started again by Slurm
+    space = read_space(settings.space)
     if not resumed:
         refuse_existing(settings, folder)
     with console.status("holding the space against settings and shards"):

@@ -79,6 +79,7 @@ def tune_script(layout: Layout, job: RunJobSettings, name: str) -> str:
         "job-name": name,
         "output": str(job.folder / "%j_0_log.out"),
         "open-mode": "append",
+        "no-kill": True,
         "nodes": layout.nodes,
         "ntasks-per-node": 1,
         "cpus-per-task": layout.ranks * layout.cpus,

@@ -14,6 +14,10 @@ TINY = [
     *("--model.depth", "4", "--model.ppm_bins", "[1,2]", "--model.decoder_channels", "16"),
     *("--model.decoder_layers", "2", "--batch.micro", "4", "--engine.device", "cpu", "--engine.threads", "1"),
 ]
+SPLIT = [
+    *("--data.train_subjects", "[S1]", "--data.every_train", "1", "--data.test_subjects", "[S9]"),
+    *("--data.val_subjects", "[S1]", "--data.every_val", "1", "--crop.allow_border", "true", "--loader.device", "cpu"),
+]
 STAGES = {"batch", "forward", "backward", "exchange", "optimizer"}
 
 
@@ -23,23 +27,12 @@ def on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.drill
 def test_forms_take_turns(shard_sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "bench.json"
     words = ["bench", *TINY, "--engine.ranks", "2", "--against", "[engine.exchange=bf16]", "--reference", "true"]
-    words += ["--rounds", "2", "--steps", "1", "--paper", "true", "--out", str(out), "--loader.device", "cpu"]
-    words += ["--data.h36m", str(shard_sets["h36m"]), "--crop.allow_border", "true", "--with_loader", "true"]
-    words += [
-        "--data.train_subjects",
-        "[S1]",
-        "--data.every_train",
-        "1",
-        "--data.val_subjects",
-        "[S1]",
-        "--data.every_val",
-        "1",
-        "--data.test_subjects",
-        "[S9]",
-    ]
+    words += ["--rounds", "2", "--steps", "1", "--paper", "true", "--out", str(out), *SPLIT]
+    words += ["--data.h36m", str(shard_sets["h36m"]), "--with_loader", "true"]
     assert pose.main(words) == 0
     shown = capsys.readouterr()
     report = json.loads(out.read_text())
@@ -72,19 +65,7 @@ def test_a_profile_names_the_largest_costs(
     shard_sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["profile", *TINY, "--name", "x", "--data.h36m", str(shard_sets["h36m"]), "--steps", "2"]
-    words += ["--out", str(tmp_path / "trace"), "--crop.allow_border", "true", "--loader.device", "cpu"]
-    words += [
-        "--data.train_subjects",
-        "[S1]",
-        "--data.every_train",
-        "1",
-        "--data.val_subjects",
-        "[S1]",
-        "--data.every_val",
-        "1",
-        "--data.test_subjects",
-        "[S9]",
-    ]
+    words += ["--out", str(tmp_path / "trace"), *SPLIT]
     assert pose.main(words) == 0
     shown = capsys.readouterr().err
     assert [line[:2] for line in shown.splitlines() if line[:2] in ("1.", "2.", "3.")] == ["1.", "2.", "3."]
