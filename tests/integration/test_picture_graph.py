@@ -211,7 +211,7 @@ def test_an_exception_in_the_feed_comes_out_and_ends_the_graph(source, bank):
 
 
 ENDLESS = """
-import itertools, sys
+import itertools, signal, sys
 from pathlib import Path
 import numpy as np, torch
 from poselib.settings import ModelSettings
@@ -226,6 +226,7 @@ source = Source(people, people.select(), AugmentSettings(occluders=1.0))
 places = np.arange(8)
 draws = itertools.repeat(Draws(np.zeros_like(places), np.zeros_like(places), places))
 crop, loader, device = CropSettings(allow_border=True), LoaderSettings(device="cpu", threads=2), torch.device("cpu")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have the tests ignore it
 batches = load_batches([source], draws, 8, ModelSettings(), crop, loader, device, 0, 1, voc)
 for number, _ in enumerate(batches):
     if number == 3:
