@@ -30,7 +30,7 @@ CPU["engine"] = {"precision": "bf16", "device": "cpu", "threads": 1}
 LEVERS: dict[str, dict[str, Any]] = {
     "engine.precision fp32": {"engine": {"precision": "fp32"}},
     "engine.channels_last false": {"engine": {"channels_last": False}},
-    "engine.fused_optimizer false": {"engine": {"fused_optimizer": False}},
+    "engine.fused_optimizer true": {"engine": {"fused_optimizer": True}},
     "engine.activation_checkpointing true": {"engine": {"activation_checkpointing": True}},
     "model.soft_argmax reference": {"model": {"soft_argmax": "reference"}},
     "model.soft_argmax chunked": {"model": {"soft_argmax": "chunked"}},

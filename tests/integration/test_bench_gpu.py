@@ -26,7 +26,7 @@ SETTINGS = BenchSettings(model=TINY, batch=BatchSettings(micro=8))
     [
         {"compile": "default"},
         {"compile": "default", "cuda_graphs": True},
-        {"fused_optimizer": False},
+        {"fused_optimizer": True},
         {"channels_last": False},
         {"activation_checkpointing": True},
         {"zero_stage": 1, "overlap": True, "bucket_mb": 4},

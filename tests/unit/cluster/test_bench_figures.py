@@ -103,11 +103,11 @@ def test_an_earlier_revision_is_told_only_what_differs() -> None:
     assert run_yaml(settings).splitlines() == [
         *("batch:", "  micro: 8", "data:", "  h36m: ''", "engine:", "  precision: bf16", "name: bench")
     ]
-    run = construct(Run, run_yaml(settings, {"engine.fused_optimizer": False}), "test")
+    run = construct(Run, run_yaml(settings, {"engine.fused_optimizer": True}), "test")
     assert run == replace(
         Run(name="bench", data=DataSettings(h36m="")),
         batch=settings.batch,
-        engine=replace(settings.engine, fused_optimizer=False),
+        engine=replace(settings.engine, fused_optimizer=True),
     )
 
 

@@ -82,7 +82,7 @@ def learned(engine: Engine, steps: int = 3) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "lever", [{"channels_last": False}, {"fused_optimizer": False}, {"activation_checkpointing": True}], ids=str
+    "lever", [{"channels_last": False}, {"fused_optimizer": True}, {"activation_checkpointing": True}], ids=str
 )
 def test_a_lever_does_not_change_what_is_learned(engine, lever: dict[str, Any]) -> None:
     plain, other = learned(engine()), learned(engine(**lever))
@@ -111,15 +111,15 @@ def test_checkpointing_moves_running_statistics_once_and_keeps_less(engine) -> N
 
 
 def test_settings_reach_torch_and_deepspeed(engine) -> None:
-    made = engine(channels_last=False, fused_optimizer=False, bucket_mb=8, exchange="bf16", precision="bf16")
-    assert not made.optimizer.defaults["fused"]
+    made = engine(channels_last=False, fused_optimizer=True, bucket_mb=8, exchange="bf16", precision="bf16")
+    assert made.optimizer.defaults["fused"]
     weight = made.model.backbone.layer1[0].conv1.weight
     assert weight.is_contiguous()
     assert made.deepspeed.config["communication_data_type"] == "bf16"
     assert "torch.nn.ConvTranspose2d" in made.deepspeed.config["torch_autocast"]["lower_precision_safe_modules"]
     assert made.deepspeed.allreduce_gradients() == 2_000_000
     usual = engine(compile="default")
-    assert usual.optimizer.defaults["fused"]
+    assert not usual.optimizer.defaults["fused"]
     assert usual.model.backbone.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert usual.deepspeed.compiled == {"mode": "default", "dynamic": False}
     assert usual.deepspeed.config["torch_autocast"]["lower_precision_safe_modules"] == []
