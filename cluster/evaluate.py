@@ -77,7 +77,7 @@ def evaluate_run(settings: EvaluateSettings) -> None:
         check_comparable(card, other["protocol"], settings.against)
     console = Console()
     with console.status(f"{len(source.rows)} samples of {source.shards.folder}"):
-        evaluated = evaluate(run, saved, source, settings, device)
+        evaluated = evaluate(run, saved, source, settings, card, device)
     score = write_score(settings.run, evaluated, name)
     print_score(score, console)
     if other:
@@ -108,9 +108,9 @@ def _load_run(settings: EvaluateSettings) -> Run:
 
 
 def evaluate(
-    run: Run, saved: SavedModel, source: Source, settings: EvaluateSettings, device: torch.device
+    run: Run, saved: SavedModel, source: Source, settings: EvaluateSettings, card: dict[str, Any], device: torch.device
 ) -> Evaluated:
-    """Everything that a score card is made of."""
+    """Everything that a score card is made of, the protocol `card` included."""
     batches = evaluation_batches(run, source, settings.batch, device, torch.get_num_threads())
     found = predict(saved.network, batches, source, run, device, settings.flip_test, spread=True)
     rows = source.rows[found.places]
@@ -127,7 +127,7 @@ def evaluate(
         names=names,
         mean_pose_mm=saved.mean_pose_mm,
         pictures=_pictures(run, source, found, names, device),
-        protocol=protocol_card(run, source, settings, saved),
+        protocol=card,
     )
 
 

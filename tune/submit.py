@@ -46,7 +46,7 @@ def submit_tune(settings: SubmitTuneSettings) -> None:
     snapshot = planned_snapshot(folder) if settings.dry_run else take_snapshot(folder)
     job = replace(settings.job, folder=folder)
     layout = lay_out(job, load(Site, find_site(settings.site)), snapshot.environment() | {"POSE_SEARCH": str(search)})
-    script, words = tune_script(layout, job, name), _words(wanted, folder)
+    script, words = tune_script(layout, job, name), _words(folder)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     nodes = f"{layout.nodes} node{'s' * (layout.nodes > 1)}"
     console.print(f"{search}: up to {whole.search.trials} trials on {nodes}; {count} configurations checked")
@@ -94,7 +94,7 @@ def tune_script(layout: Layout, job: RunJobSettings, name: str) -> str:
     return "\n".join([shebang, *asked, *before, *lines]) + "\n"
 
 
-def _words(wanted: TuneSettings, folder: Path) -> list[str]:
+def _words(folder: Path) -> list[str]:
     """What `pose tune` is called with."""
     return ["--config", str(folder / f"search-{uuid.uuid4().hex[:8]}.yaml")]
 

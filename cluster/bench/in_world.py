@@ -4,11 +4,10 @@ import json
 import os
 import statistics
 
-import torch.distributed as dist
-
 from cluster.bench.command import run_yaml
 from cluster.bench.settings import BenchSettings
 from cluster.bench.worker import Rank
+from cluster.engine.engine import leave_world
 from cluster.world import current_world
 
 
@@ -23,8 +22,7 @@ def bench_in_world(settings: BenchSettings) -> None:
         seconds = [rank.steps(settings.steps)["seconds"] for _ in range(settings.rounds)]
         stages = rank.stages(settings.steps * settings.rounds)
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        leave_world()
     if world.is_main:
         whole = sum(stages.values())
         found = {
