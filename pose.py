@@ -1,6 +1,7 @@
 """The front door: `pose COMMAND ...`. A table of subcommands, each importing its floor only when it runs."""
 
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -75,7 +76,7 @@ COMMANDS = {
         "build a shard set with a Slurm job array; run it again to have lost tasks made",
         (
             "pose submit shards /data/human3.6m data/shards/h36m --tasks 16 --job.cpus 16",
-            "pose submit shards /data/human3.6m data/shards/h36m --dry_run true",
+            "pose submit shards /data/human3.6m data/shards/h36m --dry-run",
         ),
         ("raw", "out"),
     ),
@@ -84,7 +85,7 @@ COMMANDS = {
         "cluster.submit_train:submit_train",
         "train on a cluster, requeued until it is done; several seeds as a job array",
         (
-            "pose submit train --config cluster/final.yaml --job.nodes 4 --job.gpus 8 --dry_run true",
+            "pose submit train --config cluster/final.yaml --job.nodes 4 --job.gpus 8 --dry-run",
             "pose submit train --config report/baseline.yaml --site mysite.yaml --seeds [0,1,2]",
         ),
     ),
@@ -100,7 +101,7 @@ COMMANDS = {
         "tune.submit:submit_tune",
         "search settings over the nodes of a Slurm job, requeued until the search is done",
         (
-            "pose submit tune --config tune/pyramid.yaml --job.nodes 4 --job.gpus 8 --search.gpus 1 --dry_run true",
+            "pose submit tune --config tune/pyramid.yaml --job.nodes 4 --job.gpus 8 --search.gpus 1 --dry-run",
             "pose submit tune --resume pyramid --site mysite.yaml --job.nodes 2",
         ),
     ),
@@ -241,7 +242,7 @@ COMMANDS = {
         "train the report's tables anew: mean and spread over seeds beside the published figures",
         (
             "pose study report-tables --scale studio",
-            "pose study report-tables --only table1,table4 --seeds [0,1,2] --dry_run true",
+            "pose study report-tables --only table1,table4 --seeds [0,1,2] --dry-run",
             "pose study report-tables --submit true --site mysite.yaml --job.gpus 1",
             "pose study report-tables --collect true",
         ),
@@ -378,17 +379,31 @@ def _run(name: str, words: list[str], debug: bool) -> int:
 
 
 def _name_positionals(command: Command, words: list[str]) -> list[str]:
-    """Leading words without dashes, as options of the command's positional keys."""
+    """Words that are no option and no option's value, as options of the command's positional keys."""
+    free, others = _free_words(words)
     named = []
     for key in command.positional:
-        count = next((n for n, word in enumerate(words) if word.startswith("-") and word != "-"), len(words))
-        if count and key.endswith("*"):
-            named.append(f"--{key[:-1]}={json.dumps(words[:count])}")
-            words = words[count:]
-        elif count:
-            named.append(f"--{key}={words[0]}")
-            words = words[1:]
-    return named + words
+        if free and key.endswith("*"):
+            named.append(f"--{key[:-1]}={json.dumps(free)}")
+            free = []
+        elif free:
+            named.append(f"--{key}={free.pop(0)}")
+    return named + free + others
+
+
+def _free_words(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words that stand for themselves, and the options, each with the one value behind it."""
+    free: list[str] = []
+    others: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-") or word == "-":
+            free.append(word)
+        elif word.startswith("--") and "=" not in word and word != "--help":
+            others += [word, *itertools.islice(rest, 1)]
+        else:
+            others.append(word)
+    return free, others
 
 
 def _load(place: str) -> Any:

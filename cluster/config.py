@@ -32,6 +32,8 @@ class SettingsError(InputError):
 def parse(cls: type[Settings], argv: Sequence[str], prog: str = "pose", epilog: str = "") -> Settings:
     """Settings from a command line: any number of `--config FILE`, then single keys `--group.key value`.
 
+    Dashes in keys stand for underscores; a key that takes true or false and stands alone is true: `--dry-run`.
+
     Raises:
         SettingsError: one line that names the key, where it stands, and what would be right.
     """
@@ -40,7 +42,7 @@ def parse(cls: type[Settings], argv: Sequence[str], prog: str = "pose", epilog: 
     origins: Origins = {}
     for file in files:
         _merge(values, read_yaml(Path(file), cls, origins))
-    rest = [_python_option(word, cls) for word in rest]
+    rest = _python_options(rest, cls)
     origins |= {word[2:].split("=")[0]: "command line" for word in rest if word.startswith("--")}
     return _build(cls, values, rest, _parser(cls, prog, epilog), origins)
 
@@ -232,10 +234,18 @@ def _groups(key: str) -> Iterator[str]:
     yield from (".".join(parts[:n]) for n in range(1, len(parts)))
 
 
-def _python_option(word: str, cls: type) -> str:
-    """`--batch.global` as `--batch.global_`, where the class spells it so."""
-    name, equals, value = word.partition("=")
-    return f"{name}_{equals}{value}" if f"{name[2:]}_" in fields(cls) else word
+def _python_options(words: list[str], cls: type) -> list[str]:
+    """Options as the class spells its keys: `--batch.global` is `--batch.global_`, `--dry-run` is `--dry_run=true`."""
+    known, spelled = fields(cls), []
+    for word, after in zip(words, [*words, "--"][1:], strict=True):
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            name = f"--{name[2:].replace('-', '_')}"
+            name = f"{name}_" if f"{name[2:]}_" in known else name
+            if not equals and known.get(name[2:]) is bool and after.startswith("-"):
+                equals, value = "=", "true"
+        spelled.append(f"{name}{equals}{value}")
+    return spelled
 
 
 def _python_names(values: dict[str, Any]) -> dict[str, Any]:

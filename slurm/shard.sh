@@ -4,7 +4,7 @@
 #   bash slurm/shard.sh /data/human3.6m data/shards/h36m --tasks 16 --job.cpus 16 --job.partition cpu
 #
 # On a login node, from the project's folder; or with sbatch, where jobs may submit jobs. Run it again to have lost
-# tasks made anew; `--dry_run true` shows the batch script.
+# tasks made anew; `--dry-run` shows the batch script.
 #SBATCH --job-name=pose-shard
 #SBATCH --ntasks=1
 #SBATCH --output=%x-%j.out

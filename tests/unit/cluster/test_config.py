@@ -32,6 +32,35 @@ def test_command_line_wins_over_files_and_files_over_defaults(base):
     assert run.epochs == 70
 
 
+@pytest.mark.parametrize(
+    ("words", "seed", "switched"),
+    [
+        (["--checkpoint.asynchronous", "--seed", "3"], 3, True),
+        (["--seed=3", "--checkpoint.asynchronous"], 3, True),
+        (["--checkpoint.asynchronous", "false"], 0, False),
+        (["--checkpoint.asynchronous=false", "--seed", "3"], 3, False),
+    ],
+)
+def test_a_switch_may_stand_alone(base, words, seed, switched):
+    run = parse(Run, ["--config", str(base), *words])
+    assert (run.seed, run.checkpoint.asynchronous) == (seed, switched)
+
+
+def test_dashes_in_keys_are_underscores_and_values_keep_theirs(base):
+    words = [
+        "--validate-every",
+        "2",
+        "--optimizer.warmup-steps=5",
+        "--data.h36m",
+        "my-set",
+        "--name=x-y",
+        "--log-every=3",
+    ]
+    run = parse(Run, ["--config", str(base), *words])
+    assert (run.validate_every, run.optimizer.warmup_steps, run.log_every) == (2, 5, 3)
+    assert (run.data.h36m, run.name) == ("my-set", "x-y")
+
+
 def test_a_file_holds_only_what_differs_from_its_base(base):
     run = load(Run, write(base, "base: base.yaml\noptimizer: {clip: 5}\n"))
     assert (run.optimizer.lr, run.optimizer.clip, run.batch.micro) == (2e-4, 5.0, 8)
@@ -86,6 +115,8 @@ def test_mistakes_in_a_file_are_one_line(base, text, words):
         (["--optimizer.betas", "0.9"], ["optimizer.betas: expected [float, float]. Got value: 0.9"]),
         (["--data.shard_window", "some"], ["data.shard_window: expected auto or full or int. Got value: some"]),
         (["stray"], ["stray"]),
+        (["--checkpoint.asynchronous", "stray"], ["checkpoint.asynchronous", "bool", "stray"]),
+        (["--drY-run"], ["unknown key 'drY_run'"]),
         (["--config"], ["--config needs a file"]),
     ],
 )

@@ -1,4 +1,4 @@
-"""`pose submit train --dry_run`: the numbers of the run, in words, are those that training would use."""
+"""`pose submit train --dry-run`: the numbers of the run, in words, are those that training would use."""
 
 import re
 from dataclasses import replace
@@ -42,7 +42,7 @@ def config(shard_sets, tmp_path, monkeypatch) -> Path:
 
 
 def dry_run(capsys, config: Path, *words: str) -> str:
-    code = pose.main(["submit", "train", "--config", str(config), "--dry_run", "true", *words])
+    code = pose.main(["submit", "train", "--config", str(config), "--dry-run", *words])
     shown = capsys.readouterr()
     assert code == 0, shown.err
     return shown.out
@@ -80,7 +80,7 @@ def test_an_open_batch_is_that_of_the_first_start(config):
 
 
 def test_a_world_that_does_not_fit_is_refused_before_anything_is_submitted(config, capsys):
-    assert pose.main(["submit", "train", "--config", str(config), "--job.nodes", "3", "--dry_run", "true"]) == 1
+    assert pose.main(["submit", "train", "--config", str(config), "--job.nodes", "3", "--dry-run"]) == 1
     assert "3 ranks cannot share the 16 micro-batches of a step; worlds that fit: [1, 2" in capsys.readouterr().err
 
 
