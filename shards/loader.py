@@ -19,7 +19,7 @@ are left.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain
 from typing import Any
 
@@ -220,12 +220,20 @@ def own(pictures: Any, device: torch.device) -> UInt8[torch.Tensor, "b h w 3"]:
     """The graph's crops on `device`: as they are from the CPU, and a copy from the GPU, for DALI writes to its memory
     again as soon as it is asked for more."""
     if isinstance(pictures, np.ndarray):
-        return torch.from_numpy(pictures).to(device)
-    # On a stream of its own the copy does not queue behind the training's kernels, so it can be waited for.
-    side = torch.cuda.Stream(device if device.type == "cuda" else None)
+        crops = torch.from_numpy(pictures)
+        # Only from pinned memory is a large copy not waited for by the host.
+        return crops.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else crops.to(device)
+    side = _side_stream(device if device.type == "cuda" else None)
     with torch.cuda.stream(side):
         own = torch.from_dlpack(pictures.as_tensor()).to(device, copy=True)
     side.synchronize()
     if own.is_cuda:
         own.record_stream(torch.cuda.current_stream(device))
     return own
+
+
+@cache
+def _side_stream(device: torch.device | None) -> torch.cuda.Stream:
+    """On a stream of its own a copy does not queue behind the training's kernels, so it can be waited for; on one for
+    all batches it finds the memory of earlier ones again."""
+    return torch.cuda.Stream(device)

@@ -137,6 +137,8 @@ class Engine:
             },
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 2**31,
+            # By default it waits for the whole device twice a step, to time what we time ourselves.
+            "timers": {"throughput": {"enabled": False}},
         }
         share_momentum(model, accumulation)
         model.to(device)
