@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self, TypeVar
@@ -98,6 +98,7 @@ class Watch:
         self._pause_s = min(10.0, limit_s / 10)
         self._here = Place(rank, socket.gethostname())
         self._since = time.monotonic()
+        self._question: _Question | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
 
@@ -125,46 +126,77 @@ class Watch:
             yield item
 
     def _watch(self) -> None:
-        beat, stuck, first = 0, 0, list[Place]()
+        beat, stuck = 0, 0
         while not self._over.wait(self._pause_s):
             beat += 1
             here, stuck_s = self._here, time.monotonic() - self._since
             self._tell(here, beat)
             stuck = stuck + 1 if stuck_s > self.limit_s else 0
             if stuck == 1:
-                first = self._others()
+                self._question = self._ask()
             elif stuck > _LOOKS:  # this one's own sign of life has gone on meanwhile, for the others to see
-                words, others_to_blame = _words(here, stuck_s, first, self._others())
-                # A note goes to a file system, which may be what hangs.
-                threading.Thread(target=self._note, args=(words, others_to_blame), daemon=True).start()
-                self._over.wait(self._pause_s)
-                self._end(words)
+                self._end_for(here, stuck_s)
                 return
 
+    def _end_for(self, here: Place, stuck_s: float) -> None:
+        """Say why, leave a note, and end."""
+        first = self._question.answer(self._pause_s) if self._question else None
+        others = None if first is None else self._ask().answer(self._pause_s)
+        words, others_to_blame = _words(here, stuck_s, first, others)
+        # A note goes to a file system, which may be what hangs.
+        noting = threading.Thread(target=self._note, args=(words, others_to_blame), daemon=True)
+        noting.start()
+        noting.join(self._pause_s)
+        self._end(words)
+
     def _tell(self, here: Place, beat: int) -> None:
-        if self._store is not None:
-            value = [here.host, here.step, here.micro, here.stage, beat]
-            try:
-                self._store.set(f"watch/{self.rank}", json.dumps(value))
-            except Exception:  # rank 0, which keeps the store, is gone; the collectives will say so
-                self._store = None
+        if self._store is None or (self._question and self._question.is_alive()):  # it would wait as that one does
+            return
+        value = [here.host, here.step, here.micro, here.stage, beat]
+        try:
+            self._store.set(f"watch/{self.rank}", json.dumps(value))
+        except Exception:  # rank 0, which keeps the store, is gone; the collectives will say so
+            self._store = None
 
-    def _others(self) -> list[Place]:
-        """Where the others were last seen; nothing where they cannot be asked."""
-        found = []
-        for rank in range(self.size):
-            key = f"watch/{rank}"
-            try:
-                if rank != self.rank and self._store is not None and self._store.check([key]):
-                    found.append(Place(rank, *json.loads(self._store.get(key))))
-            except Exception:
-                return []
-        return found
+    def _ask(self) -> "_Question":
+        return _Question(self._store, [rank for rank in range(self.size) if rank != self.rank])
 
 
-def _words(here: Place, stuck_s: float, first: list[Place], others: list[Place]) -> tuple[str, bool]:
+class _Question(threading.Thread):
+    """Asks where the others were last seen, in a thread: a client of a store that is frozen or cut off waits for ever.
+
+    Args:
+        store: None where it is gone.
+        ranks: whose places.
+    """
+
+    def __init__(self, store: Store | None, ranks: Sequence[int]) -> None:
+        super().__init__(name="watch-others", daemon=True)
+        self._store, self._ranks = store, ranks
+        self._found: list[Place] = []
+        self.start()
+
+    def run(self) -> None:
+        """Ask for one after the other."""
+        try:
+            for rank in self._ranks if self._store else ():
+                key = f"watch/{rank}"
+                if self._store and self._store.check([key]):
+                    self._found.append(Place(rank, *json.loads(self._store.get(key))))
+        except Exception:
+            self._found = []
+
+    def answer(self, patience_s: float) -> list[Place] | None:
+        """The places; none where the store is gone, None where it does not answer."""
+        self.join(patience_s)
+        return None if self.is_alive() else self._found
+
+
+def _words(here: Place, stuck_s: float, first: list[Place] | None, others: list[Place] | None) -> tuple[str, bool]:
     """What a rank says at its end, and whether others are to blame, where it has seen the others twice."""
     words = f"{here} for {stuck_s:.0f} s: stuck"
+    if first is None or others is None:
+        return f"{words}; no sign of life from rank 0, which keeps the store", True
     beats = {place.rank: place.beat for place in first}
     if silent := [place for place in others if place.beat == beats.get(place.rank)]:
         return f"{words}; no sign of life from {'; '.join(map(str, silent))}", True

@@ -43,14 +43,18 @@ def nodes_of(training: Training) -> list[str]:
     return shown.stdout.split()
 
 
-def test_a_frozen_rank_is_named_with_its_stage(start: Start, undisturbed: dict[int, float]) -> None:
+@pytest.mark.parametrize(
+    ("rank", "said"), [(0, "no sign of life from rank 0, which keeps"), (1, "no sign of life from rank 1 on n2, in ")]
+)
+def test_a_frozen_rank_is_named(start: Start, undisturbed: dict[int, float], rank: int, said: str) -> None:
+    """Rank 0 keeps the store through which the ranks tell each other where they are."""
     training = start("--engine.timeout_s=25")
     training.wait_step(EVERY + 1)
-    os.kill(drill.rank_pids(training.lab, "n2")[0], signal.SIGSTOP)
+    frozen, other = nodes_of(training)[rank], nodes_of(training)[1 - rank]
+    os.kill(drill.rank_pids(training.lab, frozen)[0], signal.SIGSTOP)
     check(training, undisturbed)
-    said = training.output()
-    assert "rank 0 on n1, in " in said
-    assert "no sign of life from rank 1 on n2, in " in said
+    assert f"rank {1 - rank} on {other}, in " in training.output()
+    assert said in training.output()
 
 
 def test_the_time_limit_is_met_with_a_checkpoint(start: Start, undisturbed: dict[int, float]) -> None:

@@ -41,6 +41,13 @@ class Gone(Shared):
         raise RuntimeError("Connection reset by peer")
 
 
+class Frozen(Shared):
+    """The store of a rank 0 that is stopped, or cut off: who asks waits for ever."""
+
+    def check(self, keys: list[str]) -> bool:
+        return threading.Event().wait()
+
+
 @pytest.fixture
 def heard() -> "queue.Queue[str]":
     return queue.Queue()
@@ -77,6 +84,14 @@ def test_one_that_gives_no_sign_of_life_is_named(heard):
     with Watch(0, 2, LIMIT_S, store, notes, heard.put) as watch:
         watch.at("optimizer", 17)
         assert "no sign of life from rank 1 on n7, in optimizer of step 17" in heard.get(timeout=30)
+
+
+def test_a_store_that_does_not_answer_is_laid_at_its_keeper(heard):
+    with Watch(1, 2, LIMIT_S, Frozen(), notes, heard.put) as watch:
+        watch.at("backward", 17)
+        words = heard.get(timeout=30)
+    assert "rank 1 on " in words
+    assert words.endswith("in backward of step 17 for 1 s: stuck; no sign of life from rank 0, which keeps the store")
 
 
 def test_a_rank_is_known_from_its_start(heard):
