@@ -12,6 +12,8 @@ from poselib.errors import InputError
 _PORT_BASE: Final = 20000
 _PORT_SPAN: Final = 10000
 _PORTS_PER_RESTART: Final = 997
+_INTERACTIVE_STEP: Final = str(0xFFFFFFFA)
+"""Slurm's number of the step in which `salloc` may run a shell: no task of a run."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,23 @@ class Job:
 
 
 NO_JOB: Final = Job()
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """A Slurm job, seen from inside.
+
+    Attributes:
+        job: its number.
+        nodes: how many it has.
+        gpus_on_node: GPUs that Slurm gave to this node of it; 0 where it gave none.
+        in_task: whether this process is a task that `srun` started, not the batch script or a shell of `salloc`.
+    """
+
+    job: int
+    nodes: int
+    gpus_on_node: int
+    in_task: bool
 
 
 @dataclass(frozen=True)
@@ -80,7 +99,7 @@ def current_world(environ: Mapping[str, str] = os.environ) -> World | None:
     try:
         if "RANK" in environ and "WORLD_SIZE" in environ:
             return _from_torchrun(environ)
-        if "SLURM_PROCID" in environ and "SLURM_STEP_ID" in environ and environ.get("SLURM_NTASKS"):
+        if "SLURM_PROCID" in environ and _in_task(environ) and environ.get("SLURM_NTASKS"):
             return _from_slurm(environ)
     except (KeyError, ValueError) as error:
         raise InputError(f"the launcher's variables are incomplete: {error}") from error
@@ -95,6 +114,25 @@ def current_job(environ: Mapping[str, str] = os.environ) -> Job:
     """
     job, array, task = (environ.get(f"SLURM_{name}", "") for name in ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID"))
     return Job(f"{array}_{task}" if array and task else job, int(environ.get("SLURM_RESTART_COUNT") or 0))
+
+
+def current_allocation(environ: Mapping[str, str] = os.environ) -> Allocation | None:
+    """The Slurm job that this process runs in, or beside whose tasks it runs; None outside of Slurm.
+
+    Raises:
+        InputError: Slurm's variables are no numbers.
+    """
+    if not environ.get("SLURM_JOB_ID"):
+        return None
+    try:
+        return Allocation(
+            job=int(environ["SLURM_JOB_ID"]),
+            nodes=int(environ.get("SLURM_JOB_NUM_NODES", "1")),
+            gpus_on_node=int(environ.get("SLURM_GPUS_ON_NODE", "0")),
+            in_task=_in_task(environ),
+        )
+    except ValueError as error:
+        raise InputError(f"Slurm's variables are no numbers: {error}") from error
 
 
 def job_hosts(environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -113,6 +151,11 @@ def free_port() -> int:
 def cores_per_rank(world: World) -> int:
     """CPU cores for each process of this node."""
     return max(1, len(os.sched_getaffinity(0)) // world.local_size)
+
+
+def _in_task(environ: Mapping[str, str]) -> bool:
+    """Whether `srun` has started this process for the work itself: not a batch script, not a shell of `salloc`."""
+    return environ.get("SLURM_STEP_ID", "") not in ("", _INTERACTIVE_STEP)
 
 
 def _from_torchrun(environ: Mapping[str, str]) -> World:

@@ -10,7 +10,6 @@ from typing import Any, Final, NoReturn
 
 from rich.console import Console
 
-from cluster.allocation import current_allocation
 from cluster.config import load
 from cluster.doctor.compare import compare
 from cluster.doctor.finding import Finding, NodeReport
@@ -22,7 +21,7 @@ from cluster.doctor.table import checks, show
 from cluster.settings import Run
 from cluster.snapshot import code_digest
 from cluster.tracking.provenance import code_version
-from cluster.world import World, current_world
+from cluster.world import World, current_allocation, current_world
 from poselib.errors import InputError
 from shards.manifest import open_manifest
 

@@ -1,8 +1,8 @@
-"""The world from each launcher's variables."""
+"""The world from each launcher's variables, and the job around it."""
 
 import pytest
 
-from cluster.world import Job, World, current_job, current_world
+from cluster.world import Allocation, Job, World, current_allocation, current_job, current_world
 from poselib.errors import InputError
 
 pytestmark = pytest.mark.unit
@@ -17,6 +17,8 @@ SLURM = {
     "SLURM_STEP_NODELIST": "n[1-4]",
     "MASTER_ADDR": "n1",
 }
+BATCH = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "3", "SLURM_GPUS_ON_NODE": "8"}
+INTERACTIVE = {"SLURM_STEP_ID": "4294967290"}
 
 
 def test_without_a_launcher_there_is_none():
@@ -25,6 +27,10 @@ def test_without_a_launcher_there_is_none():
 
 def test_a_batch_script_is_no_task():
     assert current_world({"SLURM_JOB_ID": "5", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) is None
+
+
+def test_the_shell_of_salloc_is_no_task():
+    assert current_world(SLURM | {"SLURM_PROCID": "0"} | INTERACTIVE) is None
 
 
 def test_slurm_tasks():
@@ -57,3 +63,19 @@ def test_a_task_of_an_array_is_a_job_of_its_own():
     assert current_job(SLURM | {"SLURM_RESTART_COUNT": "2"}) == Job("123456", 2)
     assert current_job(SLURM | {"SLURM_ARRAY_JOB_ID": "123456", "SLURM_ARRAY_TASK_ID": "3"}) == Job("123456_3", 0)
     assert current_job({}) == Job()
+
+
+def test_outside_of_slurm_there_is_no_allocation():
+    assert current_allocation({}) is None
+
+
+def test_an_allocation_is_seen_from_a_batch_script_and_from_a_task():
+    assert current_allocation(BATCH) == Allocation(7, 3, 8, in_task=False)
+    assert current_allocation(BATCH | {"SLURM_STEP_ID": "0"}).in_task
+    assert not current_allocation(BATCH | INTERACTIVE).in_task
+    assert current_allocation({"SLURM_JOB_ID": "7"}).gpus_on_node == 0
+
+
+def test_nonsense_is_one_line():
+    with pytest.raises(InputError, match="no numbers"):
+        current_allocation(BATCH | {"SLURM_JOB_NUM_NODES": "many"})
