@@ -30,12 +30,13 @@ def choose_device(setting: str, local_rank: int = 0) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise InputError("engine.device is cuda, but this machine shows no CUDA device; take cpu or auto")
-    if local_rank >= torch.cuda.device_count():
+    visible = torch.cuda.device_count()
+    if local_rank >= visible > 1:
         raise InputError(
-            f"process {local_rank} of this node has no GPU: {torch.cuda.device_count()} are visible; start one process"
-            " per GPU"
+            f"process {local_rank} of this node has no GPU: {visible} are visible; start one process per GPU"
         )
-    return torch.device("cuda", local_rank)
+    # A launcher that binds each process to a GPU shows it that one alone; `join_world` finds two on the same.
+    return torch.device("cuda", local_rank if visible > 1 else 0)
 
 
 def check_precision(setting: str, device: torch.device) -> None:
@@ -67,16 +68,45 @@ def compile_mode(settings: EngineSettings) -> str:
 
 
 def join_world(world: World, settings: EngineSettings, device: torch.device) -> None:
-    """Connect this process with the others and fix its threads."""
+    """Connect this process with the others and fix its threads.
+
+    Raises:
+        InputError: two processes have the same GPU.
+    """
     torch.set_num_threads(settings.threads or cores_per_rank(world))
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        os.environ["LOCAL_RANK"] = str(device.index)  # by which DeepSpeed chooses
     _import_deepspeed(device).init_distributed(
         "nccl" if device.type == "cuda" else "gloo",
         auto_mpi_discovery=False,
         timeout=timedelta(seconds=settings.timeout_s),
         verbose=False,
     )
+    if device.type == "cuda" and world.size > 1:
+        card = str(torch.cuda.get_device_properties(device).uuid)
+        refuse_shared_card(dist.distributed_c10d._get_default_store(), world, card)
+
+
+def refuse_shared_card(store: dist.Store, world: World, card: str) -> None:
+    """Refuse processes that compute on the same GPU, which NCCL would report as an error of its own.
+
+    Args:
+        store: shared by all ranks.
+        world: this process' place.
+        card: what tells its GPU from all others.
+
+    Raises:
+        InputError: names the ranks.
+    """
+    keys = [f"card/{rank}" for rank in range(world.size)]
+    store.set(keys[world.rank], card)
+    same = [rank for rank, other in enumerate(store.multi_get(keys)) if other.decode() == card]
+    if len(same) > 1:
+        raise InputError(
+            f"ranks {', '.join(map(str, same))} were given the same GPU, {card}; start one process per GPU, and bind"
+            " each to another one, or none to any (docs/cluster.md, GPU binding)"
+        )
 
 
 def shared_store() -> Store | None:
