@@ -21,6 +21,7 @@ class Command:
         examples: printed below `--help`.
         positional: keys that may be given without their name, in this order; one that ends in * takes all words left.
         defaults: YAML files read before all others.
+        resumes: whether the same command, given again, goes on where it was stopped.
     """
 
     settings: str
@@ -29,6 +30,7 @@ class Command:
     examples: tuple[str, ...] = ()
     positional: tuple[str, ...] = ()
     defaults: tuple[str, ...] = ()
+    resumes: bool = False
 
 
 COMMANDS = {
@@ -38,6 +40,7 @@ COMMANDS = {
         "the whole way on this machine in minutes: data, shards, training, score card, MLflow",
         ("pose demo", "pose demo --train.epochs 2 --train.name short"),
         defaults=("demo.yaml",),
+        resumes=True,
     ),
     "studio": Command(
         "shards.settings:StudioSettings",
@@ -62,6 +65,7 @@ COMMANDS = {
             "pose shards build /data/mpii data/shards/mpii --cover_height 1.34",
         ),
         ("raw", "out"),
+        resumes=True,
     ),
     "shards verify": Command(
         "shards.settings:VerifySettings",
@@ -145,6 +149,7 @@ COMMANDS = {
             "pose train --config data/demo/train.yaml --epochs 20",
             "pose train --config report/baseline.yaml --data.h36m data/shards/h36m --optimizer.lr 2e-4",
         ),
+        resumes=True,
     ),
     "bench": Command(
         "cluster.bench.settings:BenchSettings",
@@ -246,6 +251,7 @@ COMMANDS = {
             "pose study report-tables --submit true --site mysite.yaml --job.gpus 1",
             "pose study report-tables --collect true",
         ),
+        resumes=True,
     ),
     "tune report": Command(
         "tune.settings:TuneReportSettings",
@@ -368,7 +374,8 @@ def _run(name: str, words: list[str], debug: bool) -> int:
         print(f"pose {name}: {error}", file=sys.stderr)
         return 2 if isinstance(error, SettingsError) else getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
-        print(f"pose {name}: stopped; run the same command again to go on", file=sys.stderr)
+        after = "run the same command again to go on" if command.resumes else "the same command begins anew"
+        print(f"pose {name}: stopped; {after}", file=sys.stderr)
         return 130
     except OSError as error:
         if debug or error.errno is None:
@@ -379,10 +386,13 @@ def _run(name: str, words: list[str], debug: bool) -> int:
 
 
 def _name_positionals(command: Command, words: list[str]) -> list[str]:
-    """Words that are no option and no option's value, as options of the command's positional keys."""
+    """Words that are no option and no option's value, as options of the positional keys that are not given by name."""
     free, others = _free_words(words)
+    given = {word.partition("=")[0] for word in others}
     named = []
     for key in command.positional:
+        if f"--{key.rstrip('*')}" in given:
+            continue
         if free and key.endswith("*"):
             named.append(f"--{key[:-1]}={json.dumps(free)}")
             free = []

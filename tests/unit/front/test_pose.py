@@ -49,6 +49,45 @@ def test_mistakes_are_one_line_and_an_exit_code(words, code, line, capsys, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a.jpg", "-", "--run", "r", "--box=[1, 2, 30, 40]"],
+        ["--run", "r", "a.jpg", "-", "--box", "[1, 2, 30, 40]"],
+        ["a.jpg", "--box", "[1, 2, 30, 40]", "--run", "r", "-"],
+        ["--inputs", "[a.jpg, '-']", "--run", "r", "--box", "[1, 2, 30, 40]"],
+    ],
+)
+def test_inputs_may_stand_before_between_and_behind_options(words, monkeypatch):
+    seen = []
+    monkeypatch.setattr("cluster.predict.command.predict", seen.append)
+    assert pose.main(["predict", *words]) == 0
+    (settings,) = seen
+    assert (settings.inputs, str(settings.run), settings.box) == (("a.jpg", "-"), "r", (1, 2, 30, 40))
+
+
+def test_a_word_too_many_is_no_second_value(capsys):
+    assert pose.main(["eval", "--run", "a", "b"]) == 2
+    assert pose.main(["eval", "a", "--part", "val", "b"]) == 2
+    assert capsys.readouterr().err.lower().count("unrecognized arguments: b") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["predict", "a.jpg", "--run", "r"], "begins anew"),
+        (["train", "--name", "n", "--data.h36m", "x"], "run the same command again"),
+    ],
+)
+def test_who_stops_a_command_is_told_what_the_next_one_does(words, said, capsys, monkeypatch):
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pose.COMMANDS[words[0]].function.replace(":", "."), stop)
+    assert pose.main(words) == 130
+    assert said in capsys.readouterr().err
+
+
 def test_debug_gives_the_traceback(tmp_path):
     with pytest.raises(Exception, match="nowhere"):
         pose.main(["eval", str(tmp_path / "nowhere"), "--debug"])
