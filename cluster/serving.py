@@ -51,13 +51,13 @@ def answer_request(
     boxes, origins, crops, cameras = [], [], [], []
     for number, row in enumerate(rows):
         photo = open_photo(read_base64(row.get("picture"), number), f"row {number}: picture", MOST_PIXELS)
-        finder = BoxFinder(box=read_box(row.get("box"), number))
+        finder = BoxFinder(box=read_box(row.get("box"), number), scale=box_scale)
         found = finder.find(photo.pixels, f"row {number}")
         if found.problems:
             raise InputError(found.problems[0])
         boxes.append(found.boxes)
         origins.append(found.origin if found.origin == "whole picture" else "request")
-        crops.append(predictor.cut(photo.pixels, found.boxes, 1.0 if found.origin == "whole picture" else box_scale))
+        crops.append(predictor.cut(photo.pixels, found.boxes, found.scale))
         cameras.append((camera_of(photo.pixels, photo.focal_px, assumed), photo.pixels.shape[1::-1]))
     answers = predictor.answer(np.concatenate([one.pixels for one in crops]))
     return [
@@ -91,7 +91,7 @@ def read_options(options: Mapping[str, Any]) -> tuple[CameraSettings, float]:
     try:
         assumed = CameraSettings(**{name: float(options[name]) for name in names if options.get(name) is not None})
         box_scale = float(options.get("box_scale", BOX_SCALE))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"params: {error}") from error
     if not 0.2 <= box_scale <= 5:
         raise InputError(f"params: box_scale must lie in 0.2..5, not {box_scale}")
@@ -127,5 +127,5 @@ def read_box(value: Any, row: int) -> np.ndarray | None:
         return None
     try:
         return np.asarray(value, np.float64).reshape(1, 4)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"row {row}: box must be [x, y, width, height] in px") from error

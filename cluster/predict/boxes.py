@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cluster.predict.crops import squared
 from poselib.errors import InputError
 from shards.crop import SMALLEST_BOX_PX
 
@@ -28,11 +29,13 @@ class Found:
         boxes: `n 4`.
         origin: where they come from: `option`, `file`, `detector` or `whole picture`.
         problems: a line for each box that was left out.
+        scale: how much larger than a box its crop is.
     """
 
     boxes: Boxes
     origin: str
     problems: tuple[str, ...] = ()
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,56 +46,75 @@ class BoxFinder:
         box: one box for every picture.
         table: boxes by picture; `clip.mp4#12` is frame 12 of a video, before its other boxes.
         detector: asked where neither says anything.
+        scale: how much larger than a box its crop is; the whole picture is taken as it is.
     """
 
     box: Boxes | None = None
     table: Mapping[str, Boxes] | None = None
     detector: Detector | None = None
+    scale: float = 1.0
 
     def find(self, picture: np.ndarray, name: str, frame: int | None = None) -> Found:
         """The people of a picture; boxes that cannot be used are named and left out.
 
         Args:
             picture: uint8 `h w 3`.
-            name: as given, or below its folder; in a file its last part will do.
+            name: as given, or below its folder; in a file its last parts will do.
             frame: of a video.
         """
         if self.box is not None:
-            return _usable(self.box, "option", picture, name)
+            return _usable(self.box, "option", picture, name, self.scale)
         if self.table is not None:
             return self._from_table(self.table, picture, name, frame)
         if self.detector is not None:
-            return _usable(self.detector(picture), "detector", picture, name)
+            return _usable(self.detector(picture), "detector", picture, name, self.scale)
         height, width = picture.shape[:2]
-        return _usable(np.array([[0.0, 0.0, width, height]]), "whole picture", picture, name)
+        return _usable(np.array([[0.0, 0.0, width, height]]), "whole picture", picture, name, 1.0)
+
+    def unused(self, names: Iterable[str]) -> list[str]:
+        """Names of the table that none of these inputs has."""
+        known = {tail for name in names for tail in _tails(name)}
+        return [key for key in self.table or () if key not in known and key.rpartition("#")[0] not in known]
 
     def _from_table(self, table: Mapping[str, Boxes], picture: np.ndarray, name: str, frame: int | None) -> Found:
-        names = dict.fromkeys((name, Path(name).name))
-        keys = [f"{one}#{frame}" for one in names if frame is not None] + list(names)
+        names = _tails(name)
+        keys = [f"{one}#{frame}" for one in names if frame is not None] + names
         for key in keys:
             if key in table:
-                return _usable(table[key], "file", picture, name)
+                return _usable(table[key], "file", picture, name, self.scale)
         if frame is not None and any(key.startswith(f"{one}#") for key in table for one in names):
             return Found(np.empty((0, 4)), "file")  # a video's boxes by frame: nobody is in this one
         return Found(np.empty((0, 4)), "file", (f"{name}: the file of boxes has none for it",))
 
 
-def _usable(boxes: Boxes, origin: str, picture: np.ndarray, name: str) -> Found:
-    """Boxes with a problem's line for each that is no box or lies outside."""
+def _tails(name: str) -> list[str]:
+    """What a file of boxes may call an input: its name, or that without its first folders, the longest first."""
+    parts = Path(name).parts
+    return list(dict.fromkeys([name, *(str(Path(*parts[start:])) for start in range(len(parts)))]))
+
+
+def _usable(boxes: Boxes, origin: str, picture: np.ndarray, name: str, scale: float) -> Found:
+    """Boxes with a problem's line for each that is no box or shows nothing of the picture."""
     height, width = picture.shape[:2]
     kept, problems = [], []
     for box in np.asarray(boxes, np.float64).reshape(-1, 4):
-        x, y, w, h = box
         text = f"{name}: box {', '.join(f'{value:g}' for value in box)}"
-        if not np.isfinite(box).all() or min(w, h) < SMALLEST_BOX_PX:
+        if not np.isfinite(box).all() or box[2:].min() < SMALLEST_BOX_PX:
             problems.append(f"{text} is too small; x, y, width, height in px, at least {SMALLEST_BOX_PX:g} wide")
-        elif x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        elif _is_outside(box, width, height):
             problems.append(f"{text} lies outside the picture of {width} x {height} px")
-        elif max(w, h) > 10 * max(width, height):
+        elif box[2:].max() > 10 * max(width, height):
             problems.append(f"{text} is more than ten times as large as the picture of {width} x {height} px")
+        elif _is_outside(squared(box[None], scale)[0], width, height):
+            problems.append(f"{text}, at box_scale {scale:g}, lies outside the picture of {width} x {height} px")
         else:
             kept.append(box)
-    return Found(np.array(kept).reshape(-1, 4), origin, tuple(problems))
+    return Found(np.array(kept).reshape(-1, 4), origin, tuple(problems), scale)
+
+
+def _is_outside(box: np.ndarray, width: int, height: int) -> bool:
+    x, y, w, h = box
+    return bool(x >= width or y >= height or x + w <= 0 or y + h <= 0)
 
 
 def read_boxes(path: Path) -> dict[str, Boxes]:
@@ -145,4 +167,11 @@ def _to_boxes(value: Any, where: str) -> Boxes:
 def _is_box(row: Any) -> bool:
     if not isinstance(row, list) or len(row) != 4:
         return False
-    return all(isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in row)
+    return all(isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value) for value in row)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False

@@ -19,7 +19,7 @@ from cluster.predict.crops import Crops
 from cluster.predict.detector import torchvision_detector
 from cluster.predict.flow import Shown, ahead, one_ahead
 from cluster.predict.inputs import Item, count_items, find_inputs, read_items
-from cluster.predict.outputs import Overlays, PosesFile, described, person
+from cluster.predict.outputs import OVERLAYS, Overlays, PosesFile, described, person
 from cluster.predict.pictures import Photo, open_photo
 from cluster.predict.poses import Answers, Predictor
 from cluster.predict.settings import PredictSettings
@@ -81,7 +81,7 @@ def predict(settings: PredictSettings) -> None:
 def predict_inputs(settings: PredictSettings, predictor: Predictor) -> tuple[Counts, bool]:
     """Everything that the inputs name; what was done, and whether overlays were drawn."""
     finder = box_finder(settings, predictor.device)
-    inputs, problems = find_inputs(settings.inputs, settings.out)
+    inputs, problems = find_inputs(settings.inputs, settings.out / OVERLAYS)
     settings.out.mkdir(parents=True, exist_ok=True)
     workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
     counts, console = Counts(), Console(stderr=True)
@@ -94,6 +94,8 @@ def predict_inputs(settings: PredictSettings, predictor: Predictor) -> tuple[Cou
         desk = Desk(settings, predictor, poses, overlays, shown, counts)
         for line in problems:
             desk.leave_out(line)
+        if unused := finder.unused(one.name for one in inputs):
+            shown.say(f"{settings.boxes}: no input is called {', '.join(unused[:3])}{' ...' if unused[3:] else ''}")
         items = read_items(inputs, settings.every, settings.max_pixels)
         prepared = ahead(pool, partial(prepare, settings, predictor, finder), items, workers + 2)
         written: Future[None] | None = None
@@ -109,12 +111,13 @@ def predict_inputs(settings: PredictSettings, predictor: Predictor) -> tuple[Cou
 
 def box_finder(settings: PredictSettings, device: torch.device) -> BoxFinder:
     """Where people are, by the settings."""
+    scale = settings.box_scale
     if settings.box is not None:
-        return BoxFinder(box=np.array([settings.box]))
+        return BoxFinder(box=np.array([settings.box]), scale=scale)
     if settings.boxes is not None:
-        return BoxFinder(table=read_boxes(settings.boxes))
+        return BoxFinder(table=read_boxes(settings.boxes), scale=scale)
     if settings.detector == "torchvision" and settings.detector_weights is not None:
-        return BoxFinder(detector=torchvision_detector(settings.detector_weights, device))
+        return BoxFinder(detector=torchvision_detector(settings.detector_weights, device), scale=scale)
     return BoxFinder()
 
 
@@ -131,8 +134,7 @@ def prepare(settings: PredictSettings, predictor: Predictor, finder: BoxFinder, 
         camera = Camera(np.zeros(4), "")
         return Prepared(replace(item, pixels=None), photo, nobody, Crops(none, np.empty((0, 2, 3))), camera)
     found = finder.find(photo.pixels, item.source.name, item.frame)
-    scale = 1.0 if found.origin == "whole picture" else settings.box_scale
-    crops = predictor.cut(photo.pixels, found.boxes, scale)
+    crops = predictor.cut(photo.pixels, found.boxes, found.scale)
     return Prepared(item, photo, found, crops, camera_of(photo.pixels, photo.focal_px, settings))
 
 
@@ -230,7 +232,7 @@ def _conclude(settings: PredictSettings, predictor: Predictor, counts: Counts, d
             f"{counts.default_focal} pictures do not say their focal length: {settings.fov_deg:g} degrees along the"
             " longer side were assumed; --focal_px gives it"
         )
-    where = f", drawn in {settings.out / 'overlays'}" if drawn else ""
+    where = f", drawn in {settings.out / OVERLAYS}" if drawn else ""
     say(f"{counts.people} people in {counts.pictures} pictures: {settings.out / 'poses.json'}{where}")
     if counts.left_out:
         raise LeftOut(f"{counts.left_out} left out, each named above and in {settings.out / 'poses.json'}")

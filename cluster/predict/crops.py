@@ -31,6 +31,13 @@ class Crops:
     frame_from_crop: np.ndarray
 
 
+def squared(boxes: np.ndarray, scale: float) -> np.ndarray:
+    """Boxes `n 4`, x y w h in px, to squares about the same centres, `scale` times their longer sides wide."""
+    centre = boxes[:, :2] + boxes[:, 2:] / 2
+    side = np.repeat(boxes[:, 2:].max(axis=1, keepdims=True) * scale, 2, axis=1)
+    return np.concatenate([centre - side / 2, side], axis=1)
+
+
 def cut(picture: np.ndarray, boxes: np.ndarray, scale: float, crop: CropSettings, model: ModelSettings) -> Crops:
     """Crops of a picture, black beyond its border.
 
@@ -41,9 +48,7 @@ def cut(picture: np.ndarray, boxes: np.ndarray, scale: float, crop: CropSettings
         crop: how a square becomes a crop of another aspect.
         model: the crop's size.
     """
-    centre = boxes[:, :2] + boxes[:, 2:] / 2
-    side = np.repeat(boxes[:, 2:].max(axis=1, keepdims=True) * scale, 2, axis=1)
-    crop_from_frame = crop_matrices(np.concatenate([centre - side / 2, side], axis=1), crop, model)
+    crop_from_frame = crop_matrices(squared(boxes, scale), crop, model)
     pixels = np.empty((len(boxes), model.crop_height, model.crop_width, 3), np.uint8)
     for row, matrix in enumerate(crop_from_frame):
         _warp(picture, matrix, pixels[row])
@@ -51,7 +56,10 @@ def cut(picture: np.ndarray, boxes: np.ndarray, scale: float, crop: CropSettings
 
 
 def _warp(picture: np.ndarray, crop_from_frame: np.ndarray, into: np.ndarray) -> None:
-    """One crop. A person much larger than the crop is averaged down first: a warp alone would skip pixels."""
+    """One crop, black where the picture does not reach.
+
+    A person much larger than the crop is averaged down first: a warp alone would skip pixels.
+    """
     height, width = into.shape[:2]
     frame_from_crop = invert_affine(crop_from_frame)
     shrink = float(frame_from_crop[[0, 1], [0, 1]].min()) / _KEPT_PX
@@ -59,6 +67,9 @@ def _warp(picture: np.ndarray, crop_from_frame: np.ndarray, into: np.ndarray) ->
         left, top = (max(0, math.floor(value)) for value in frame_from_crop[:, 2])
         end = frame_from_crop @ np.array([width, height, 1.0])
         right, bottom = (min(side, math.ceil(value)) for side, value in zip(picture.shape[1::-1], end, strict=True))
+        if right <= left or bottom <= top:
+            into[:] = 0
+            return
         part = picture[top:bottom, left:right]
         size = tuple(max(1, round(side / shrink)) for side in (right - left, bottom - top))
         picture = cv2.resize(part, size, interpolation=cv2.INTER_AREA)

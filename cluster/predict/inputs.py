@@ -1,5 +1,6 @@
 """Words of a command line to pictures and videos."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,11 @@ from cluster.predict.video import SUFFIXES as VIDEOS
 from cluster.predict.video import count_frames, read_frames
 from poselib.errors import InputError
 
-PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".ppm"})
+PICTURES: Final = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".ppm"}
+)
+UNREAD: Final = frozenset({".heic", ".heif"})
+"""Pictures that phones take, and that Pillow does not read."""
 STDIN: Final = "-"
 
 
@@ -20,7 +25,7 @@ class Input:
     """A picture or a video.
 
     Attributes:
-        name: as given, or below the folder that was given.
+        name: as given; of a folder's, its path below that, with the folder before it where several words are given.
         path: None for the standard input.
     """
 
@@ -50,40 +55,65 @@ class Item:
     problem: str = ""
 
 
-def find_inputs(words: Sequence[str], out: Path) -> tuple[list[Input], list[str]]:
-    """Everything that the words name, in order, and a line for each word that names nothing.
+def find_inputs(words: Sequence[str], made: Path) -> tuple[list[Input], list[str]]:
+    """Everything that the words name, in order, and a line for each word or file that cannot be used.
 
     Args:
         words: files, folders (with those inside them, but for hidden ones), or `-`.
-        out: what lies in this folder is left out of other folders: it was made by an earlier prediction.
+        made: the folder that overlays are written to; what lies there is no input: it would be overwritten.
     """
     found: list[Input] = []
     problems: list[str] = []
     for word in words:
-        path = Path(word)
-        if word == STDIN:
-            found.append(Input(STDIN, None))
-        elif "://" in word:
-            problems.append(f"{word}: is a URL; download it, and give the file")
-        elif path.is_dir():
-            inside = list(_inside(path, out.resolve()))
-            found += inside
-            if not inside:
-                problems.append(f"{word}: the folder holds no pictures or videos")
-        elif path.exists():
-            found.append(Input(word, path))
+        if problem := _wrong_with(word, made.resolve()):
+            problems.append(problem)
+        elif word == STDIN or not Path(word).is_dir():
+            found.append(Input(word, Path(word) if word != STDIN else None))
         else:
-            problems.append(f"{word}: does not exist")
+            inside = _inside(Path(word), made.resolve(), len(words) > 1)
+            found += [one for one in inside if not _is_unread(one)]
+            problems += [_save_otherwise(one.name) for one in inside if _is_unread(one)]
+            problems += [] if inside else [f"{word}: the folder holds no pictures or videos"]
     return found, problems
 
 
-def _inside(folder: Path, out: Path) -> Iterator[Input]:
+def _wrong_with(word: str, made: Path) -> str:
+    """Why a word names no input; empty where it names some."""
+    path = Path(word)
+    if word == STDIN:
+        return f"{word}: nothing is piped in; give a picture by `< photo.jpg`" if _is_terminal() else ""
+    if "://" in word:
+        return f"{word}: is a URL; download it, and give the file"
+    if not path.exists():
+        return f"{word}: does not exist"
+    if made in (path.resolve(), *path.resolve().parents):
+        return f"{word}: lies where overlays are written, and would be overwritten; give another --out"
+    return _save_otherwise(word) if path.suffix.lower() in UNREAD else ""
+
+
+def _inside(folder: Path, made: Path, several: bool) -> list[Input]:
+    """The pictures and videos in a folder, those too that cannot be read."""
+    found = []
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder)
-        if any(part.startswith(".") for part in inner.parts) or path.suffix.lower() not in PICTURES | VIDEOS:
+        hidden = any(part.startswith(".") for part in inner.parts)
+        if hidden or path.suffix.lower() not in PICTURES | VIDEOS | UNREAD:
             continue
-        if path.is_file() and out not in path.resolve().parents:
-            yield Input(str(inner), path)
+        if path.is_file() and made not in path.resolve().parents:
+            found.append(Input(str(path if several else inner), path))
+    return found
+
+
+def _is_unread(one: Input) -> bool:
+    return one.path is not None and one.path.suffix.lower() in UNREAD
+
+
+def _save_otherwise(name: str) -> str:
+    return f"{name}: is HEIC, which is not read; save it as JPEG or PNG"
+
+
+def _is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def count_items(inputs: Sequence[Input], every: int) -> int:

@@ -22,6 +22,8 @@ from shards.atomic import write_whole, written_whole
 
 FORMAT_VERSION: Final = 1
 POSES: Final = "poses.json"
+OVERLAYS: Final = "overlays"
+"""Below the folder that poses are written to."""
 _QUALITY: Final = 92
 _LARGEST_SIDE_PX: Final = 65_000
 """JPEG knows no larger pictures; their overlays are smaller."""
@@ -176,7 +178,7 @@ class Overlays:
             count += 1
             unique = f"{plain.removesuffix(suffix)}-{count}{suffix}"
         self._names.add(unique)
-        folder = self._folder / "overlays"
+        folder = self._folder / OVERLAYS
         folder.mkdir(parents=True, exist_ok=True)
         return folder / unique
 

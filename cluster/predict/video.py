@@ -1,5 +1,6 @@
 """Videos in and out."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -11,20 +12,24 @@ import numpy as np
 
 from poselib.errors import InputError
 from shards.atomic import written_whole
+from shards.crop import SMALLEST_BOX_PX
 
 SUFFIXES: Final = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
 _CODECS: Final = ("libx264", "mpeg4")
 _STILL_RATE: Final = Fraction(25)
+_WHOLE: Final = 0.98
+_FEW: Final = 5
+"""A video that lacks this share of its time and so many frames is whole: containers are not exact."""
 
 
 def read_frames(path: Path, name: str, every: int, max_pixels: int) -> Iterator[tuple[int, np.ndarray]]:
     """Each n-th frame of a video with its number from 0: uint8 `h w 3`, RGB, turned as the video asks for.
 
     Raises:
-        InputError: missing, empty, no video, without frames, too large, or damaged; frames before the damage come
-            first.
+        InputError: missing, empty, no video, without frames, too large or too small, damaged, or cut short; the frames
+            that are there come first.
     """
-    number = -1
+    number, end_s = -1, 0.0
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{name}: is empty, 0 bytes")
@@ -33,18 +38,54 @@ def read_frames(path: Path, name: str, every: int, max_pixels: int) -> Iterator[
                 raise InputError(f"{name}: the file holds no video")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            if stream.width * stream.height > max_pixels:
-                raise InputError(f"{name}: frames are {stream.width} x {stream.height} px, more than max_pixels allows")
+            _check_size(name, stream.width, stream.height, max_pixels)
             for number, frame in enumerate(container.decode(stream)):
+                end_s = max(end_s, _end_s(stream, number, frame))
                 if number % every == 0:
                     pixels = frame.to_ndarray(format="rgb24")
                     yield number, np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
+            promised_s = _promised_s(container, stream)
     except (av.FFmpegError, OSError) as error:
         after = f" after frame {number}" if number >= 0 else ""
         said = getattr(error, "strerror", None) or error
         raise InputError(f"{name}: cannot be read{after}: {said}") from error
     if number < 0:
         raise InputError(f"{name}: the video has no frames")
+    if end_s < _WHOLE * promised_s - _FEW / _rate(stream):
+        raise InputError(f"{name}: is cut short: it should take {promised_s:.1f} s, and ends after {end_s:.1f} s")
+
+
+def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise InputError(f"{name}: frames are {width} x {height} px, more than max_pixels allows")
+    if min(width, height) < SMALLEST_BOX_PX:
+        raise InputError(f"{name}: frames are {width} x {height} px; they must be at least {SMALLEST_BOX_PX:g} px wide")
+
+
+def _rate(stream: av.VideoStream) -> Fraction:
+    return Fraction(stream.average_rate) if stream.average_rate else _STILL_RATE
+
+
+def _end_s(stream: av.VideoStream, number: int, frame: av.VideoFrame) -> float:
+    """When a frame has been shown, s from the video's start: by its time stamp, or by its number if that is later."""
+    by_number = (number + 1) / float(_rate(stream))
+    if frame.pts is None or frame.time_base is None:
+        return by_number
+    shown = frame.pts + frame.duration - (stream.start_time or 0)
+    return max(by_number, float(shown * frame.time_base))
+
+
+def _promised_s(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """How long a video is, s, as its head says; 0 where that says nothing, as in MPEG program streams."""
+    if container.format.name == "avi":  # of one that is cut short, FFmpeg estimates the duration
+        return stream.frames / float(_rate(stream))
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))  # Matroska's
+    if tag:
+        return 3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3])
+    alone = len(container.streams) == 1  # else the sound may be what lasts
+    return (container.duration or 0) / av.time_base if alone else 0.0
 
 
 def count_frames(path: Path, every: int) -> int:
@@ -59,8 +100,7 @@ def count_frames(path: Path, every: int) -> int:
 def frame_rate(path: Path, every: int) -> Fraction:
     """Frames per second of what `read_frames` gives."""
     with av.open(str(path)) as container:
-        rate = container.streams.video[0].average_rate
-    return (Fraction(rate) if rate else _STILL_RATE) / every
+        return _rate(container.streams.video[0]) / every
 
 
 class VideoWriter:

@@ -6,6 +6,7 @@ import struct
 import zlib
 from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -78,10 +79,11 @@ def test_the_good_ones_go_on_and_the_bad_ones_are_named(run, inputs, tmp_path, c
     shown = capsys.readouterr()
     out = read(tmp_path / "predictions")
     found = {(one["picture"], one["frame"]): one for one in out["pictures"]}
-    good = [("clip.mp4", 0), ("clip.mp4", 2), ("clip.mp4", 4), ("cmyk.jpg", None), ("sixteen.png", None)]
-    assert list(found) == [*good, ("sub/turned.jpg", None), ("turned.jpg", None)]
-    assert (found["turned.jpg", None]["width"], found["turned.jpg", None]["height"]) == (90, 120)
-    for bad in ("empty.jpg", "text.png", "huge.png", "still.mp4", "https://a.b/c.jpg"):
+    frames = [("in/clip.mp4", number) for number in (0, 2, 4)]
+    pictures = [(f"in/{name}", None) for name in ("cmyk.jpg", "sixteen.png", "sub/turned.jpg", "turned.jpg")]
+    assert list(found) == frames + pictures
+    assert (found["in/turned.jpg", None]["width"], found["in/turned.jpg", None]["height"]) == (90, 120)
+    for bad in ("in/empty.jpg", "in/text.png", "in/huge.png", "in/still.mp4", "https://a.b/c.jpg"):
         assert [line for line in out["left_out"] if line.startswith(f"{bad}: ")]
         assert f"left out: {bad}: " in shown.err
     assert len(out["left_out"]) == 5
@@ -167,6 +169,31 @@ def test_boxes_from_a_file(run, inputs, tmp_path, capsys):
     out = read(tmp_path / "predictions")
     assert [len(one["people"]) for one in out["pictures"]] == [1, 0, 1, 0, 0, 0, 0]
     assert [line.split(":")[0] for line in out["left_out"]] == ["in/turned.jpg", "in/cmyk.jpg"]
+
+
+def test_odd_inputs_are_named_and_the_others_go_on(run, inputs, tmp_path, capsys):
+    """A folder that is the output's too; a crop beside its picture; a frame one px high; a box of no input."""
+    for name in ("empty.jpg", "text.png", "huge.png", "still.mp4", "cmyk.jpg", "turned.jpg", "sub/turned.jpg"):
+        (inputs / name).unlink()
+    cv2.imwrite(str(inputs / "large.png"), picture(900, 1200))
+    with av.open(str(inputs / "line.mov"), "w") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 1, "rgb24"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((1, 64, 3), np.uint8), "rgb24")))
+        container.mux(stream.encode())
+    boxes = {"clip.mp4": [5, 5, 40, 60], "sixteen.png": [5, 5, 40, 60], "large.png": [-690, 100, 700, 700], "x.jpg": []}
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    words = ["predict", "in", "--run", str(run), "--out", "in", "--boxes", "boxes.json", "--box_scale", "0.5"]
+    for _ in range(2):  # the second time, the first one's overlays lie in the folder
+        assert pose.main(words) == 3
+        out, shown = read(inputs), capsys.readouterr().err
+        assert [(one["picture"], len(one["people"])) for one in out["pictures"]] == [
+            *([("clip.mp4", 1)] * 5),
+            ("large.png", 0),
+            ("sixteen.png", 1),
+        ]
+        assert [line.split(": ")[0] for line in out["left_out"]] == ["large.png", "line.mov"]
+        assert "boxes.json: no input is called x.jpg" in shown
 
 
 @pytest.mark.parametrize(

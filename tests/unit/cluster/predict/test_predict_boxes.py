@@ -44,6 +44,23 @@ def test_a_box_that_reaches_over_the_border_is_fine():
     assert not found.problems
 
 
+def test_a_small_crop_of_a_box_mostly_outside_shows_nothing():
+    box = np.array([-49.0, 10.0, 50.0, 50.0])
+    assert len(BoxFinder(box=box).find(PICTURE, "a.jpg").boxes) == 1
+    found = BoxFinder(box=box, scale=0.5).find(PICTURE, "a.jpg")
+    assert not len(found.boxes)
+    assert found.problems[0].endswith("at box_scale 0.5, lies outside the picture of 200 x 100 px")
+
+
+def test_the_last_folders_of_a_name_will_do_and_other_names_are_told():
+    table = {name: np.array([[1.0, 2.0, 30.0, 40.0]]) for name in ("b/a.jpg", "clip.mp4#3", "x.jpg", "no.mp4#1")}
+    finder = BoxFinder(table=table)
+    assert len(finder.find(PICTURE, "one/b/a.jpg").boxes) == 1
+    assert not len(finder.find(PICTURE, "one/c/a.jpg").boxes)
+    assert finder.unused(["one/b/a.jpg", "one/clip.mp4"]) == ["x.jpg", "no.mp4#1"]
+    assert BoxFinder().unused(["a.jpg"]) == []
+
+
 def test_files_of_boxes_as_json_and_csv_mean_the_same(tmp_path):
     (tmp_path / "b.json").write_text(
         json.dumps({"a.jpg": [[1, 2, 30, 40], [5, 6, 70, 80]], "clip.mp4#7": [9, 9, 20, 20]})
@@ -70,6 +87,7 @@ def test_files_of_boxes_as_json_and_csv_mean_the_same(tmp_path):
         ("b.json", '{"a.jpg": [[1, 2, 3]]}', "b.json: a.jpg: must be a list of boxes"),
         ("b.json", '{"a.jpg": [[1, 2, 3, "x"]]}', "a.jpg: must be"),
         ("b.json", '{"a.jpg": [[1, 2, 3, NaN]]}', "a.jpg: must be"),
+        ("b.json", f'{{"a.jpg": [[1, 2, 3, 1{"0" * 400}]]}}', "a.jpg: must be"),
         ("b.csv", "a.jpg,1,2,3,4\n", "the first line must name"),
         ("b.csv", "name,x,y,w,h\na.jpg,1,2,3,wide\n", "line 2: x, y, w, h must be numbers"),
         ("b.csv", "name,x,y,w,h\na.jpg,1,2\n", "line 2"),

@@ -64,6 +64,13 @@ def test_crops_are_those_of_a_shard_set(box, aspect):
     assert np.abs(got.astype(int) - want).mean() < 1.5
 
 
+@pytest.mark.parametrize("corner", [(-390.0, 50.0), (795.0, 50.0), (300.0, -399.0), (300.0, 599.0)])
+def test_a_large_crop_that_shows_nothing_of_the_picture_is_black(corner):
+    box = np.array([[*corner, 400.0, 400.0]])
+    assert cut(scene(), box, 1.0, CropSettings(), MODEL).pixels.any()
+    assert not cut(scene(), box, 0.5, CropSettings(), MODEL).pixels.any()
+
+
 def person_mm(depth: float) -> np.ndarray:
     rng = np.random.default_rng(3)
     joints = rng.normal(0, 250, (17, 3))
