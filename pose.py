@@ -1,7 +1,6 @@
 """The front door: `pose COMMAND ...`. A table of subcommands, each importing its floor only when it runs."""
 
 import importlib
-import itertools
 import json
 import os
 import sys
@@ -388,10 +387,10 @@ def _run(name: str, words: list[str], debug: bool) -> int:
 def _name_positionals(command: Command, words: list[str]) -> list[str]:
     """Words that are no option and no option's value, as options of the positional keys that are not given by name."""
     free, others = _free_words(words)
-    given = {word.partition("=")[0] for word in others}
+    given = {word.partition("=")[0].replace("-", "_") for word in others}
     named = []
     for key in command.positional:
-        if f"--{key.rstrip('*')}" in given:
+        if f"__{key.rstrip('*')}" in given:
             continue
         if free and key.endswith("*"):
             named.append(f"--{key[:-1]}={json.dumps(free)}")
@@ -402,17 +401,16 @@ def _name_positionals(command: Command, words: list[str]) -> list[str]:
 
 
 def _free_words(words: list[str]) -> tuple[list[str], list[str]]:
-    """The words that stand for themselves, and the options, each with the one value behind it."""
+    """The words that stand for themselves, and the options, each with the value behind it; a switch has none."""
     free: list[str] = []
     others: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        if not word.startswith("-") or word == "-":
-            free.append(word)
-        elif word.startswith("--") and "=" not in word and word != "--help":
-            others += [word, *itertools.islice(rest, 1)]
-        else:
-            others.append(word)
+    before = ""
+    for word in words:
+        valued = before.startswith("--") and "=" not in before and before != "--help"
+        is_value = valued and not word.startswith("--")
+        stands = not is_value and (not word.startswith("-") or word == "-")
+        (free if stands else others).append(word)
+        before = "" if is_value else word
     return free, others
 
 

@@ -55,6 +55,7 @@ def test_mistakes_are_one_line_and_an_exit_code(words, code, line, capsys, tmp_p
         ["a.jpg", "-", "--run", "r", "--box=[1, 2, 30, 40]"],
         ["--run", "r", "a.jpg", "-", "--box", "[1, 2, 30, 40]"],
         ["a.jpg", "--box", "[1, 2, 30, 40]", "--run", "r", "-"],
+        ["--run", "r", "--flip-test", "--box", "[1, 2, 30, 40]", "a.jpg", "-"],
         ["--inputs", "[a.jpg, '-']", "--run", "r", "--box", "[1, 2, 30, 40]"],
     ],
 )
