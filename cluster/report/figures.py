@@ -14,8 +14,10 @@ from poselib.skeleton import H36M_JOINTS, ROOT
 
 ENOUGH_UNITS: Final = 8
 """An action of fewer takes gets no interval of its own."""
-MEANS: Final = tuple(key for key in FIGURES if key != "median_mm")
-"""Overall figures that are means over samples; the median is none, so it has no interval here."""
+ACTION_MEAN: Final = "mpjpe_action_mean_mm"
+MEANS: Final = tuple(key for key in FIGURES if key not in ("median_mm", ACTION_MEAN))
+"""Overall figures that are means over samples. The median is none, so it has no interval here; nor is the mean of the
+actions' means, which is taken anew from these in every draw."""
 JOINTS: Final = tuple(name for joint, name in enumerate(H36M_JOINTS) if joint != ROOT)
 """The root's error is 0 by definition."""
 
@@ -74,18 +76,15 @@ def measure(samples: Samples) -> Measured:
     hits = errors[..., None] <= metrics.AUC_THRESHOLDS_MM
     by_key = {
         "mpjpe_mm": mpjpe,
-        "mpjpe_action_mean_mm": mpjpe,
         "pa_mpjpe_rigid_mm": _aligned_mm(predicted, true, "rigid"),
         "pa_mpjpe_similarity_mm": _aligned_mm(predicted, true, "similarity"),
         "pck_150": (errors <= metrics.PCK_MM).mean(axis=1),
         "auc": hits.mean(axis=(1, 2)),
     }
     overall = np.stack([by_key[key] for key in MEANS], axis=1)
-    weights = np.ones_like(overall)
-    weights[:, MEANS.index("mpjpe_action_mean_mm")] = (one_hot / one_hot.sum(axis=0)).sum(axis=1)
     joints = np.delete(errors, ROOT, axis=1)
     columns = np.concatenate([overall, np.repeat(mpjpe[:, None], len(names), axis=1), joints], axis=1)
-    weights = np.concatenate([weights, one_hot, np.ones_like(joints)], axis=1)
+    weights = np.concatenate([np.ones_like(overall), one_hot, np.ones_like(joints)], axis=1)
     means = (columns * weights).sum(axis=0) / weights.sum(axis=0)
     keys = (
         *(("overall", key) for key in MEANS),
@@ -97,6 +96,7 @@ def measure(samples: Samples) -> Measured:
         for kind in ("overall", "action", "joint")
     }
     found["overall"]["median_mm"] = float(np.median(errors))
+    found["overall"][ACTION_MEAN] = float(np.mean(list(found["action"].values())))
     return Measured(found["overall"], found["action"], found["joint"], columns, weights, keys)
 
 
@@ -105,10 +105,13 @@ def compare(runs: list[ScoredRun], measured: list[Measured], draws: int) -> tupl
     what the intervals stand on."""
     unit, by_take = units(takes(runs[0].samples))
     first = measured[0]
-    enough = np.array([len(np.unique(unit[weight > 0])) >= ENOUGH_UNITS for weight in first.weights.T])
+    keys = (*first.keys, ("overall", ACTION_MEAN))
+    weights = np.concatenate([first.weights, np.ones((len(unit), 1))], axis=1)
+    enough = np.array([len(np.unique(unit[weight > 0])) >= ENOUGH_UNITS for weight in weights.T])
+    actions = [column for column, (kind, _) in enumerate(first.keys) if kind == "action"]
 
     def found(values: np.ndarray) -> dict[tuple[str, str], Difference]:
-        return _named(intervals(values, first.weights, unit, draws), enough, first.keys)
+        return _named(intervals(values, first.weights, unit, draws, [actions]), enough, keys)
 
     others = [found(other.columns - first.columns) for other in measured[1:]]
     for other, differences in zip(measured[1:], others, strict=True):

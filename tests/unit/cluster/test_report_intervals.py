@@ -45,6 +45,34 @@ def test_weights_leave_samples_out_and_draws_that_miss_a_figure_say_nothing_of_i
     assert (found.low[1], found.high[1]) == (0, 1)
 
 
+def test_a_mean_of_means_is_taken_anew_in_every_draw():
+    """Against a bootstrap that recomputes the figure: actions far apart, of unequal size, are no noise of the mean."""
+    rng = np.random.default_rng(0)
+    take = np.repeat(np.arange(60), 5)
+    action = np.arange(60) % 4
+    value = (np.array([20.0, 50.0, 90.0, 200.0])[action] + rng.normal(0, 4, 60))[take] + rng.normal(0, 2, 300)
+    one_hot = np.eye(4)[action[take]]
+    found = intervals(np.repeat(value[:, None], 4, axis=1), one_hot, take, 4000, [range(4)])
+
+    def figure(rows: np.ndarray) -> float:
+        return float(np.mean([value[rows][one_hot[rows, k] > 0].mean() for k in range(4) if one_hot[rows, k].any()]))
+
+    members = [np.flatnonzero(take == number) for number in range(60)]
+    drawn = [figure(np.concatenate([members[t] for t in rng.integers(0, 60, 60)])) for _ in range(4000)]
+    assert found.mean[4] == pytest.approx(figure(np.arange(300)))
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    assert high - low < 8
+    assert found.low[4] == pytest.approx(low, abs=0.05 * (high - low))
+    assert found.high[4] == pytest.approx(high, abs=0.05 * (high - low))
+
+
+def test_an_action_that_a_draw_misses_is_left_out_of_its_mean():
+    values = np.array([[10.0, 10.0], [10.0, 10.0], [30.0, 30.0]])
+    found = intervals(values, np.array([[1.0, 0], [1, 0], [0, 1]]), np.arange(3), 500, [[0, 1]])
+    assert found.mean.tolist() == [10, 30, 20]
+    assert (found.low[2], found.high[2]) == (10, 30)
+
+
 def test_one_single_unit_has_no_interval():
     found = intervals(np.ones((5, 1)), np.ones((5, 1)), np.zeros(5), 100)
     assert found.mean[0] == 1
