@@ -1,6 +1,8 @@
 """Signals to a stop at a step boundary that all ranks share."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
@@ -21,6 +23,17 @@ class StopFlag:
         """Take the signals from now on."""
         for number in _SIGNALS:
             signal.signal(number, self._raise)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals for a while."""
+        previous = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.listen()
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def ignore(self) -> None:
         """Let no signal cut the end of the process short: Python gives handlers up before it has ended."""

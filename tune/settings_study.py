@@ -24,6 +24,8 @@ class ReportTablesSettings:
         only: tables to take, `table3` or `table1,table4`; empty takes all.
         seeds: train each row once with each.
         epochs: for how long; 0 takes the rows' own, 70, or 8 in the studio.
+        parallel: trainings at the same time on this machine; 0 takes one at full scale, and in the studio as many as
+            there are cores for their threads.
         minutes: start no training after so many; 0 sets no limit.
         dry_run: say what would be trained, start nothing.
         collect: write the tables from what is there, start nothing.
@@ -44,6 +46,7 @@ class ReportTablesSettings:
     only: str = ""
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int = 0
+    parallel: int = 0
     minutes: float = 0.0
     dry_run: bool = False
     collect: bool = False
@@ -61,7 +64,7 @@ class ReportTablesSettings:
 
     def __post_init__(self) -> None:
         """Check every value; errors name the setting and the valid range."""
-        check_at_least(self, 0, "epochs", "minutes")
+        check_at_least(self, 0, "epochs", "parallel", "minutes")
         if "/" in self.name or self.name in {".", ".."}:
             raise ValueError(f"name must be the plain name of a folder, not {self.name!r}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:

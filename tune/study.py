@@ -1,12 +1,9 @@
 """`pose study report-tables`: the report's tables, trained anew, and its figures beside what comes out."""
 
 import shlex
-import time
 from dataclasses import fields, replace
-from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cluster.job_records import read_records
 from cluster.job_states import read_states
@@ -16,11 +13,10 @@ from cluster.settings_submit import RunJobSettings, SubmitEvalSettings, SubmitTr
 from poselib.errors import InputError
 from tune.settings_study import ReportTablesSettings
 from tune.study_cases import Case, all_cases, asked_for, read_result, unfinished
+from tune.study_here import at_once, train_here
 from tune.study_pages import path_of, write_pages
-from tune.study_run import tag, train_and_score
-from tune.study_studio import make_data
+from tune.study_run import tag
 from tune.study_tables import read_study
-from tune.training import TrialFailed
 
 
 def report_tables(settings: ReportTablesSettings) -> None:
@@ -41,7 +37,7 @@ def report_tables(settings: ReportTablesSettings) -> None:
             _submit(settings, missing)
         elif missing and not settings.collect:
             with held(settings.folder):
-                failures = _train(settings, missing)
+                failures = train_here(settings, missing)
     finally:
         write_pages(settings, read_study(cases))
     if failures:
@@ -52,44 +48,9 @@ def report_tables(settings: ReportTablesSettings) -> None:
     left = len(list(unfinished(asked_for(settings, cases), settings.seeds)))
     how = "run it with --collect true when the jobs have ended" if settings.submit else "run the same command to go on"
     after = f"; {left} trainings are still to be done: {how}" if left else ""
-    _say(Console(), f"tables: {path_of(settings)}{after}; next: pose ui --runs_dir {settings.folder}")
-
-
-def _train(settings: ReportTablesSettings, missing: list[tuple[Case, int]]) -> list[str]:
-    """Train here, one after the other; returns what failed and why."""
-    began, failures = time.monotonic(), []
-    if settings.scale == "studio":
-        make_data(settings)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(), transient=True) as progress:
-        bar = progress.add_task("", total=len(missing))
-        for number, (case, seed) in enumerate(missing):
-            if settings.minutes and time.monotonic() - began > 60 * settings.minutes:
-                _say(progress.console, f"{settings.minutes:g} minutes are over")
-                break
-            name, start = case.of_seed(seed).name, time.monotonic()
-
-            def show(part: float, number: int = number, name: str = name) -> None:
-                progress.update(bar, completed=number + min(part, 1.0), description=name)
-
-            show(0.0)
-            tag(case, case.of_seed(seed), settings.study, settings.scale)
-            try:
-                train_and_score(case, seed, Path.cwd(), show)
-                words = _scores(case, seed)
-            except TrialFailed as error:
-                failures.append(f"{name}: {error}")
-                words = f"failed: {error}"
-            spent = time.monotonic() - start
-            _say(progress.console, f"[{number + 1}/{len(missing)}] {name}: {words} ({spent:.0f} s)")
-    return failures
-
-
-def _scores(case: Case, seed: int) -> str:
-    """What a training came to, in words."""
-    result = read_result(case, seed)
-    parts = {"val": f"S8 {{:.1f}} mm at epoch {result.epoch:g}", "test": "S9 and S11 {:.1f} mm"}
-    return ", ".join(parts[part].format(score) for part, score in (result.scores or {}).items())
+    here = bool(missing) and not settings.submit and not settings.collect
+    trained = f"; {len(missing) - left} trained, {at_once(settings, missing)} at the same time" if here else ""
+    _say(Console(), f"tables: {path_of(settings)}{trained}{after}; next: pose ui --runs_dir {settings.folder}")
 
 
 def _submit(settings: ReportTablesSettings, missing: list[tuple[Case, int]]) -> None:
@@ -139,8 +100,8 @@ def _tell(settings: ReportTablesSettings, cases: list[Case], missing: list[tuple
         _say(console, f"{case.run.name} ({', '.join(case.rows)}): {done}")
         if seeds and settings.scale == "full":
             _say(console, f"  {_command(settings, case, seeds)}")
-    total = len(asked) * len(settings.seeds)
-    _say(console, f"{len(missing)} of {total} trainings to do in {settings.folder}; nothing was started")
+    total, here = len(asked) * len(settings.seeds), f", {at_once(settings, missing)} at the same time on this machine"
+    _say(console, f"{len(missing)} of {total} trainings to do in {settings.folder}{here}; nothing was started")
 
 
 def _command(settings: ReportTablesSettings, case: Case, seeds: list[int]) -> str:
