@@ -20,22 +20,27 @@ _BESIDE: Final = ("run.yaml", "score.json")
 def log_model(client: MlflowClient, experiment_id: str, run_id: str, weights: Path, step: int) -> str:
     """Log a file of weights, unless MLflow has it of this run already; the model's id.
 
-    Safe to call again after a failure: what an interrupted upload has left is removed.
+    Safe to call again after a failure: an upload that was cut short is done again in its place. Deleting it would be
+    for those alone who own the experiment.
     """
     with weights.open("rb") as file:  # the same file all the way, though a training may put another in its place
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        for model in _of_run(client, experiment_id, run_id, digest):
-            if model.status == LoggedModelStatus.READY:
-                return str(model.model_id)
-            client.delete_logged_model(model.model_id)
-        model = client.create_logged_model(
-            experiment_id, name=NAME, source_run_id=run_id, tags={WEIGHTS_TAG: digest}, model_type="pose"
+        if known := find_model(client, experiment_id, run_id, digest):
+            return known
+        begun = _of_run(client, experiment_id, run_id, digest)
+        model = (
+            begun[0]
+            if begun
+            else client.create_logged_model(
+                experiment_id, name=NAME, source_run_id=run_id, tags={WEIGHTS_TAG: digest}, model_type="pose"
+            )
         )
         file.seek(0)
         with _saved(model, run_id, file, weights.parent) as folder:
             client.log_model_artifacts(model.model_id, str(folder))
+    if model.model_id not in [output.model_id for output in client.get_run(run_id).outputs.model_outputs]:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
     return str(model.model_id)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 WEIGHTS = "model.safetensors"
+_SERVING_PORT = 5001  # MLflow's own choice, 5000, is where `pose ui` and `pose mlflow` listen
 
 
 def register(settings: RegisterSettings) -> None:
@@ -40,7 +41,8 @@ def register(settings: RegisterSettings) -> None:
     said = "registered" if is_new else "was registered before"
     lines = [
         f"{settings.name} version {version} {said}: the weights of {settings.run}; next:",
-        f"MLFLOW_TRACKING_URI={where} mlflow models serve --env-manager local -m 'models:/{settings.name}/{version}'",
+        f"MLFLOW_TRACKING_URI={where} mlflow models serve --env-manager local -m 'models:/{settings.name}/{version}'"
+        f" --port {_SERVING_PORT}",
     ]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -1,6 +1,5 @@
 """`pose mlflow`: an MLflow server for a cluster. Secrets live in files of the owner's, never in arguments or logs."""
 
-import ipaddress
 import os
 import secrets
 import socket
@@ -12,8 +11,9 @@ from typing import Final, NoReturn
 
 from rich.console import Console
 
+from cluster.tracking.interface import check_free, in_address, is_loopback
 from cluster.tracking.settings import ServerSettings
-from cluster.tracking.ui import _check_free, ui_environment
+from cluster.tracking.ui import ui_environment
 from poselib.errors import InputError
 from shards.atomic import write_whole
 
@@ -21,6 +21,8 @@ ADMIN: Final = "admin"
 PASSWORD: Final = "admin-password"  # noqa: S105
 SECRET_KEY: Final = "secret-key"  # noqa: S105
 _SHORTEST: Final = 12
+_EVERYONE_MAY: Final = "EDIT"
+"""In what others have made: adding runs to an experiment and versions to a model needs it; deleting needs MANAGE."""
 _KNOWN: Final = ("password1234", "password", "admin")
 """What MLflow once shipped as the admin's password, and what people put there first."""
 
@@ -31,21 +33,21 @@ def serve(settings: ServerSettings) -> NoReturn:
     Raises:
         InputError: the port is taken, a secret can be read by others or is too weak, or a package is missing.
     """
-    _check_free(settings.host, settings.port)
+    check_free(settings.host, settings.port)
     folder = settings.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     asks = asks_for_password(settings)
     environment = os.environ | ui_environment() | server_environment(settings, folder, asks)
-    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     console = Console()
 
     def say(line: str) -> None:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
-    say(f"MLflow on {folder}: http://{shown}:{settings.port} (up in a few seconds; Ctrl-C ends it)")
+    say(f"MLflow on {folder}: http://{in_address(settings.host)}:{settings.port} (up in a few seconds; Ctrl-C ends it)")
     if asks:
         say(f"it asks for name and password; those of the administrator: {ADMIN}, and what {folder / PASSWORD} holds")
     sys.stdout.flush()
+    os.umask(0o077)  # databases and artifacts are the owner's alone, also in a folder that was there before
     os.execve(sys.executable, server_command(settings, folder, asks), environment)  # noqa: S606
 
 
@@ -89,7 +91,7 @@ def server_environment(settings: ServerSettings, folder: Path, asks: bool) -> di
     config = folder / "auth.ini"
     users = f"sqlite:///{folder / 'users.db'}".replace("%", "%%")
     text = (
-        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {users}\nadmin_username = {ADMIN}\n"
+        f"[mlflow]\ndefault_permission = {_EVERYONE_MAY}\ndatabase_uri = {users}\nadmin_username = {ADMIN}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
     write_whole(config, text.encode())
@@ -135,17 +137,6 @@ def read_private(path: Path) -> str:
     return text.splitlines()[0]
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an interface."""
-    try:
-        found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
-    except OSError as error:
-        raise InputError(
-            f"--host {host} is not known ({error.strerror}): give a name or address of this machine"
-        ) from error
-    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
-
-
 def _store(settings: ServerSettings, folder: Path) -> str:
     if settings.store_file is None:
         from sqlalchemy.engine import URL
@@ -167,5 +158,5 @@ def _names(settings: ServerSettings) -> list[str]:
     own = {settings.host, *settings.names, "localhost", "127.0.0.1"}
     if not is_loopback(settings.host):
         own |= {socket.gethostname(), socket.getfqdn()}
-    shown = sorted(f"[{name}]" if ":" in name else name for name in own)
+    shown = sorted(in_address(name) for name in own)
     return [*shown, *(f"{name}:{settings.port}" for name in shown)]

@@ -49,7 +49,7 @@ class UiSettings:
     Attributes:
         runs_dir: where runs live.
         port: to listen on.
-        host: interface to listen on; this machine alone by default.
+        host: loopback interface to listen on; `pose mlflow` is there for others.
     """
 
     runs_dir: Path = Path("runs")

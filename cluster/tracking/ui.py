@@ -1,7 +1,6 @@
-"""`pose ui`: MLflow's web page over a runs folder, on this machine alone unless told otherwise."""
+"""`pose ui`: MLflow's web page over a runs folder, on this machine alone."""
 
 import os
-import socket
 import sqlite3
 import sys
 from contextlib import closing
@@ -10,6 +9,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from cluster.tracking.interface import check_free, in_address, is_loopback
 from cluster.tracking.settings import UiSettings
 from poselib.errors import InputError
 
@@ -23,14 +23,18 @@ def ui(runs_dir: Path, port: int = 5000, host: str = "127.0.0.1") -> NoReturn:
     """Become the MLflow server of a runs folder: prints its address, ends with Ctrl-C.
 
     Raises:
-        InputError: no MLflow store in the folder, or the port is taken.
+        InputError: no MLflow store in the folder, the port is taken, or others could reach the page.
     """
+    if not is_loopback(host):
+        raise InputError(
+            f"--host {host} would let everyone on the network change runs, for `pose ui` knows no passwords: leave it"
+            " out, or share runs by `pose mlflow`, which asks for name and password"
+        )
     runs_dir = Path(runs_dir).resolve()
     if not (runs_dir / "mlflow.db").is_file():
         raise InputError(f"{runs_dir} holds no mlflow.db: give a folder of runs that were delivered to MLflow locally")
-    _check_free(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{port}/{_runs_page(runs_dir / 'mlflow.db')}"
+    check_free(host, port)
+    address = f"http://{in_address(host)}:{port}/{_runs_page(runs_dir / 'mlflow.db')}"
     Console().print(f"MLflow for {runs_dir}: {address} (up in a few seconds; Ctrl-C ends it)", soft_wrap=True)
     sys.stdout.flush()
     os.execve(sys.executable, ui_command(runs_dir, port, host), os.environ | ui_environment())  # noqa: S606
@@ -65,15 +69,3 @@ def _runs_page(store: Path) -> str:
     except sqlite3.Error as error:
         raise InputError(f"{store} is no MLflow store ({error}); give a folder of runs that MLflow knows") from error
     return f"#/experiments/{newest}/runs?workflowType=machine_learning"
-
-
-def _check_free(host: str, port: int) -> None:
-    if not 1 <= port <= 65535:
-        raise InputError(f"--port must lie in 1..65535, not {port}")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise InputError(f"port {port} on {host} cannot be used ({error}): choose another --port") from error

@@ -1,13 +1,17 @@
 """From a run to a registered, served model over `pose mlflow`: a server with SQLite, artifacts and passwords."""
 
 import base64
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -19,6 +23,7 @@ from PIL import Image
 import pose
 from cluster.tracking.handle import deliver
 from cluster.tracking.journal import Journal
+from cluster.tracking.logged_model import WEIGHTS_TAG
 from cluster.tracking.settings import TrackingSettings
 from cluster.tracking.tables import write_score_tables
 from cluster.weights import SavedModel, save_model
@@ -85,14 +90,20 @@ def photo(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("mlflow") / "100% mine"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(server_folder):
     """`pose mlflow` with passwords; its address is there, and its name and password are in the environment."""
-    folder, port = tmp_path_factory.mktemp("mlflow") / "100% mine", free_port()
-    folder.mkdir()
+    folder, port = server_folder, free_port()
     command = [sys.executable, "-m", "pose", "mlflow", str(folder), "--port", str(port), "--auth", "basic"]
     log = folder / "server.log"
     with log.open("wb") as stream, pytest.MonkeyPatch.context() as patch:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True)
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True, umask=0o022)
         try:
             wait_for(f"http://127.0.0.1:{port}/health", process, log)
             password = (folder / "admin-password").read_text().strip()
@@ -117,6 +128,74 @@ def test_the_server_knows_whom_it_lets_in(server):
         urllib.request.urlopen(f"{server}/api/2.0/mlflow/experiments/get?experiment_id=0")
     with refused.value as answer:
         assert answer.code == 401
+
+
+def test_what_the_server_keeps_is_the_owners_alone(server, registered, server_folder):
+    """The folder was there, and whoever started the server lets others read new files."""
+    kept = [path for path in server_folder.rglob("*") if path.name not in ("server.log", "auth.ini")]
+    assert {"mlflow.db", "users.db", "admin-password", "model.safetensors"} <= {path.name for path in kept}
+    assert not [path for path in kept if path.stat().st_mode & 0o077]
+
+
+@pytest.fixture
+def people(server, monkeypatch) -> dict[str, Callable[[], None]]:
+    """Two users beside the administrator, each with what makes the environment theirs."""
+
+    def become(name: str) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", name)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", f"the word of {name}")
+
+    program = (
+        "import sys; from mlflow.server import get_app_client; client = get_app_client('basic-auth', sys.argv[1])\n"
+        "for name in sys.argv[2:]: client.create_user(name, f'the word of {name}')\n"
+    )
+    subprocess.run([sys.executable, "-c", program, server, "ann", "bob"], check=True, timeout=120)
+    return {name: partial(become, name) for name in ("ann", "bob")}
+
+
+def run_of(run: Path, folder: Path) -> Path:
+    """Another run with the same weights, delivered into the experiment `team`."""
+    folder.mkdir()
+    shutil.copy(run / "model.safetensors", folder)
+    (folder / "run.yaml").write_text("crop: {aspect: stretch}\ntracking: {experiment: team}\n")
+    with Journal(folder) as journal:
+        journal.metrics(1, {"train/loss": 1.0})
+        journal.status("finished")
+    return folder
+
+
+def test_people_share_an_experiment_and_a_model_and_delete_nothing_of_others(run, server, people, tmp_path, capsys):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    people["ann"]()
+    assert pose.main(["register", str(run_of(run, tmp_path / "of ann")), "shared", "--uri", server]) == 0
+    people["bob"]()
+    bobs = run_of(run, tmp_path / "of bob")
+    deliver(bobs, TrackingSettings(uri=server, experiment="team"))
+    client = MlflowClient(server)
+    experiment_id = client.get_experiment_by_name("team").experiment_id
+    runs = {found.info.run_name: found for found in client.search_runs([experiment_id])}
+    assert set(runs) == {"of ann", "of bob"}
+    # An upload of the weights that was cut short is in bob's way, and deleting is not his to do.
+    digest = hashlib.sha256((bobs / "model.safetensors").read_bytes()).hexdigest()
+    begun = client.create_logged_model(
+        experiment_id, name="pose", source_run_id=runs["of bob"].info.run_id, tags={WEIGHTS_TAG: digest}
+    )
+    assert pose.main(["register", str(bobs), "shared", "--uri", server]) == 0
+    said = capsys.readouterr().out
+    assert "shared version 2 registered" in said
+    assert said.rstrip().endswith("-m 'models:/shared/2' --port 5001")
+    versions = {str(version.version): version for version in client.search_model_versions("name = 'shared'")}
+    assert versions["1"].run_id == runs["of ann"].info.run_id
+    assert versions["2"].run_id == runs["of bob"].info.run_id
+    assert versions["2"].source == begun.artifact_location
+    (output,) = client.get_run(runs["of bob"].info.run_id).outputs.model_outputs
+    assert output.model_id == begun.model_id
+    with pytest.raises(MlflowException, match="Permission denied"):
+        client.delete_run(runs["of ann"].info.run_id)
+    with pytest.raises(MlflowException, match="Permission denied"):
+        client.delete_registered_model("shared")
 
 
 def test_what_mlflow_holds_of_a_run(run, server, registered, photo, capsys):

@@ -81,3 +81,13 @@ def test_mistakes_are_one_line(words, code, line, tmp_path, capsys):
     assert said.startswith("pose mlflow: ")
     assert line in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
+def test_pose_ui_without_passwords_stays_on_this_machine(host, tmp_path, capsys):
+    (tmp_path / "mlflow.db").touch()
+    assert pose.main(["ui", "--runs_dir", str(tmp_path), "--host", host]) == 1
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"pose ui: --host {host} would let everyone")
+    assert "pose mlflow" in said
+    assert "\n" not in said
