@@ -12,6 +12,8 @@ from cluster.report.gallery import Photo, choose, open_shards, read_photo, side_
 from cluster.report.page import Report, render
 from cluster.report.scored import ScoredRun, protocol_differences, read_runs
 from cluster.report.settings import ReportSettings
+from cluster.tracking.handle import start_delivery, tracking_of
+from cluster.tracking.journal import JOURNAL_NAME, Journal
 from poselib.errors import InputError
 from shards.atomic import write_whole
 
@@ -36,10 +38,23 @@ def write_report(settings: ReportSettings) -> None:
     def say(line: str) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-    for line in (*report.warnings, report.photo_note):
+    left = _track(settings.runs[0], path) if len(runs) == 1 else ""
+    for line in (*report.warnings, report.photo_note, left):
         if line:
             say(line)
     say(f"report of {len(report.places)} samples, {len(page) / 1e6:.1f} MB: {path}; next: open it in a browser")
+
+
+def _track(folder: Path, page: Path) -> str:
+    """Hand a run's own page to its journal and to MLflow; returns what MLflow did not get."""
+    if not (folder / JOURNAL_NAME).is_file() or page.resolve().parent != folder.resolve():
+        return ""
+    tracking = tracking_of(folder)
+    if not tracking.enabled:
+        return ""
+    with Journal(folder) as journal:
+        journal.artifact(page.name)
+    return start_delivery(folder, tracking).finish()
 
 
 def make_report(runs: list[ScoredRun], settings: ReportSettings, console: Console) -> Report:

@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 from typing import IO, Final, Self
 
+import yaml
+
+from cluster.config import construct
 from cluster.tracking.delivery import BUSY, STATE_NAME
 from cluster.tracking.files import read_json
-from cluster.tracking.journal import read_records
+from cluster.tracking.journal import JOURNAL_NAME, read_records
 from cluster.tracking.settings import TrackingSettings
 from poselib.errors import InputError
 
@@ -85,6 +88,22 @@ def deliver(run_dir: Path, tracking: TrackingSettings, timeout_s: float = 600.0)
     left = start_delivery(run_dir, tracking).finish(timeout_s)
     if left:
         raise InputError(left)
+
+
+def tracking_of(run_dir: Path) -> TrackingSettings:
+    """The store that a run goes to.
+
+    Raises:
+        InputError: it is no run, or its run.yaml is damaged.
+    """
+    path = run_dir / "run.yaml"
+    if not path.is_file() or not (run_dir / JOURNAL_NAME).is_file():
+        raise InputError(f"{run_dir} is no run: it holds no run.yaml and {JOURNAL_NAME}; give a run's folder")
+    try:
+        values = (yaml.safe_load(path.read_text()) or {}).get("tracking") or {}
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise InputError(f"{path}: not valid YAML; write it anew by resuming the run") from error
+    return construct(TrackingSettings, yaml.safe_dump(values), str(path))
 
 
 def pending(run_dir: Path) -> int:

@@ -6,13 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from rich.console import Console
 
-from cluster.config import construct
 from cluster.tracking.files import read_json
-from cluster.tracking.handle import deliver
-from cluster.tracking.journal import JOURNAL_NAME, Journal, read_records
+from cluster.tracking.handle import deliver, tracking_of
+from cluster.tracking.journal import Journal, read_records
 from cluster.tracking.settings import RegisterSettings, TrackingSettings
 from poselib.errors import InputError
 
@@ -49,15 +47,8 @@ def register(settings: RegisterSettings) -> None:
 
 
 def _tracking(settings: RegisterSettings) -> TrackingSettings:
-    """The store that the run goes to."""
-    path = settings.run / "run.yaml"
-    if not path.is_file() or not (settings.run / JOURNAL_NAME).is_file():
-        raise InputError(f"{settings.run} is no run: it holds no run.yaml and {JOURNAL_NAME}; give a run's folder")
-    try:
-        values = (yaml.safe_load(path.read_text()) or {}).get("tracking") or {}
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-        raise InputError(f"{path}: not valid YAML; write it anew by resuming the run") from error
-    tracking = construct(TrackingSettings, yaml.safe_dump(values), str(path))
+    """The store that the run is registered in."""
+    tracking = tracking_of(settings.run)
     return replace(tracking, enabled=True, uri=tracking.uri if settings.uri is None else settings.uri)
 
 

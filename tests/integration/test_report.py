@@ -9,6 +9,7 @@ from playwright.sync_api import sync_playwright
 
 import pose
 from cluster.scorecard import Evaluated, write_score
+from cluster.tracking.journal import Journal
 from poselib.metrics import root_relative
 from shards.manifest import ShardSet
 
@@ -239,3 +240,16 @@ def test_without_the_shards_the_page_has_no_pictures_and_says_so(runs, capsys):
     data = json.loads(page[start : page.index("</script>", start)])
     assert {sample["photo"] for sample in data["samples"]} == {None}
     assert "No pictures: gone" in page
+
+
+def test_a_runs_own_page_is_in_mlflow_too(runs, capsys):
+    with Journal(runs / "one") as journal:
+        journal.status("finished")
+    words = ["--samples", "2", "--draws", "100"]
+    assert pose.main(["report", "one", "--out", "elsewhere.html", *words]) == 0
+    assert pose.main(["report", "one", "other", "--across_protocols", "true", *words]) == 0
+    assert not (runs / "mlflow.db").exists()
+    assert pose.main(["report", "one", *words]) == 0
+    assert "not in MLflow" not in capsys.readouterr().out
+    (sent,) = (runs / "mlflow-artifacts").rglob("report.html")
+    assert sent.read_bytes() == (runs / "one" / "report.html").read_bytes()
