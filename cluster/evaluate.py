@@ -11,7 +11,16 @@ from rich.console import Console
 from cluster.config import load
 from cluster.data import evaluation_source
 from cluster.engine.engine import check_precision, choose_device
-from cluster.protocol import by_preset, check_comparable, differences, other_training, protocol_card, read_card
+from cluster.protocol import (
+    by_preset,
+    check_comparable,
+    check_frames,
+    differences,
+    other_training,
+    protocol_card,
+    read_card,
+    selected_on,
+)
 from cluster.samples import leaderboard_csv
 from cluster.scorecard import Evaluated, Picture, print_comparison, print_score, write_score
 from cluster.settings import Run
@@ -62,16 +71,20 @@ def evaluate_run(settings: EvaluateSettings) -> None:
     """`pose eval`: score a run, print the card, leave it in the run's folder and in MLflow.
 
     Raises:
-        InputError: no run, no such samples, or a card to compare with that is of another protocol.
+        InputError: no run, no such samples, frames that the set does not hold, or a card to compare with that is of
+            another protocol.
     """
-    run = _load_run(settings)
+    trained = _load_run(settings)
+    run = by_preset(trained, settings)
     device = choose_device(settings.device)
     check_precision(run.engine.precision, device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     saved = load_model(settings.run / (BEST if settings.weights == "best" else LAST), device)
     source = evaluation_source(run, settings.part, settings.h36m)
-    card, name = protocol_card(run, source, settings, saved), "score" + _variant(settings, source)
+    check_frames(settings, source)
+    card = protocol_card(run, source, settings, saved, selected_on(trained, settings, saved))
+    name = "score" + _variant(settings, source)
     other = read_card(settings.against, name) if settings.against else None
     if other and settings.against and not settings.across_protocols:
         check_comparable(card, other["protocol"], settings.against)
@@ -97,14 +110,13 @@ def evaluate_run(settings: EvaluateSettings) -> None:
 
 
 def _load_run(settings: EvaluateSettings) -> Run:
-    """The run as it is to be scored."""
+    """The run as it was trained, in the folder where it lies now."""
     run = load(Run, settings.run / "run.yaml") if (settings.run / "run.yaml").is_file() else None
     if run is None:
         raise InputError(f"{settings.run} is no run: it holds no run.yaml")
     # The folder may have been moved since.
     run = replace(run, name=settings.run.resolve().name, runs_dir=settings.run.resolve().parent)
-    run = replace(run, loader=replace(run.loader, damaged="error"))  # scores of fewer samples could not be compared
-    return by_preset(run, settings)
+    return replace(run, loader=replace(run.loader, damaged="error"))  # scores of fewer samples could not be compared
 
 
 def evaluate(

@@ -1,5 +1,6 @@
 """What is scored and how: presets as they are published, the card that says it, and when two cards compare."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -75,6 +76,39 @@ def by_preset(run: Run, settings: EvaluateSettings) -> Run:
     return replace(run, data=data)
 
 
+def check_frames(settings: EvaluateSettings, source: Source) -> None:
+    """Refuse a protocol whose frames the shard set does not hold: it would score another subset in silence.
+
+    Raises:
+        InputError: the message says what the set holds, and what would be right.
+    """
+    every = PRESETS[settings.protocol].every if settings.protocol != "run" else 1
+    steps = _stored_steps(source)
+    if every > 1 and steps and all(every % step for step in steps):
+        raise InputError(
+            f"protocol {settings.protocol} scores one frame in {every}, but {source.shards.folder} holds"
+            f" {_stored_frames(source)} only; build a set with --every_test {every}"
+        )
+
+
+def _stored_steps(source: Source) -> list[int]:
+    """Of which steps a set of Human3.6M keeps the frames; empty where its manifest does not say."""
+    kept = source.shards.manifest.settings
+    return [step for step in (kept.get("every"), kept.get("every_test")) if step]
+
+
+def _stored_frames(source: Source) -> str:
+    steps = _stored_steps(source)
+    return "all frames" if 1 in steps else " and ".join(f"one in {step}" for step in steps)
+
+
+def selected_on(run: Run, settings: EvaluateSettings, saved: SavedModel) -> str:
+    """What made these weights the ones to score: the best validation of the run as it was trained, or its last epoch."""
+    if settings.weights == "last" or math.isnan(saved.val_mpjpe_mm) or not run.data.subjects("val"):
+        return "nothing, the last epoch"
+    return f"MPJPE, mean of all poses of {' '.join(run.data.subjects('val'))}, one frame in {run.data.every_val}"
+
+
 def other_training(run: Run, settings: EvaluateSettings) -> str:
     """A line where the run was trained on others than the protocol's training subjects; else empty."""
     if settings.protocol == "run":
@@ -87,8 +121,10 @@ def other_training(run: Run, settings: EvaluateSettings) -> str:
     return f"trained on {' '.join(trained)}, {settings.protocol} on {own}: not comparable with its published figures"
 
 
-def protocol_card(run: Run, source: Source, settings: EvaluateSettings, saved: SavedModel) -> dict[str, Any]:
-    """What a score was measured by (`MEASURED`), and what it was that was measured."""
+def protocol_card(
+    run: Run, source: Source, settings: EvaluateSettings, saved: SavedModel, selection: str
+) -> dict[str, Any]:
+    """What a score was measured by (`MEASURED`), and what it was that was measured; `selection` is `selected_on`'s."""
     manifest = source.shards.manifest
     preset = PRESETS.get(settings.protocol)
     return {
@@ -101,6 +137,7 @@ def protocol_card(run: Run, source: Source, settings: EvaluateSettings, saved: S
         "part": settings.part,
         "subjects": _subjects(source),
         "every": run.data.every_val if settings.part == "val" else run.data.every_test,
+        "stored frames": _stored_frames(source),
         "box": manifest.box,
         "aspect": run.crop.aspect,
         "crop": f"{run.model.crop_width}x{run.model.crop_height}",
@@ -113,7 +150,9 @@ def protocol_card(run: Run, source: Source, settings: EvaluateSettings, saved: S
         "precision": run.engine.precision,
         "flip test": settings.flip_test,
         "PA": "rigid without scale, and similarity with scale",
+        "averaging": "over all joints of all poses, and over the actions' means",
         "model": f"{settings.weights}, step {saved.step}",
+        "selected on": selection,
         "faults handled": list(manifest.known_faults),
         "shard set": manifest.set_hash,
     }

@@ -42,7 +42,7 @@ class EvaluateSettings:
         h36m: another shard set than the run's.
         weights: `best` on validation, where there was one, or `last`.
         flip_test: average with the mirrored crop's prediction.
-        leaderboard: write the predictions as CSV too, as the ETH course's leaderboard takes them.
+        leaderboard: write the predictions as CSV too, as the ETH course's leaderboard takes them; with protocol eth.
         against: compare with another run (its card of the same name) or another score card.
         across_protocols: compare even where the two cards' protocols differ; the differences are printed.
         batch: samples per forward pass.
@@ -67,6 +67,8 @@ class EvaluateSettings:
         """Check every value; errors name the setting and the valid range."""
         check_at_least(self, 1, "batch")
         check_at_least(self, 0, "threads")
+        if self.leaderboard and self.protocol != "eth":
+            raise ValueError("leaderboard must stand beside --protocol eth: it takes every sample that the set holds")
 
 
 @dataclass(frozen=True)

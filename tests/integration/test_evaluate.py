@@ -21,8 +21,11 @@ from poselib.calibration import calibrate
 from poselib.metrics import joint_errors_mm
 from poselib.model.network import PoseNetwork
 from poselib.settings import ModelSettings
+from shards.build import build
 from shards.loader_settings import CropSettings
 from shards.manifest import ShardSet
+from shards.settings import BuildSettings, StudioSettings
+from shards.studio.make import make_studio
 
 pytestmark = pytest.mark.integration
 
@@ -56,11 +59,12 @@ def run(shard_sets, tmp_path) -> Run:
 
 def test_a_score_and_everything_beside_it(run, capsys):
     with patch.object(ShardSet, "read", side_effect=AssertionError("pictures are read once, by the loader")):
-        assert pose.main(["eval", str(run.folder), "--leaderboard", "true"]) == 0
+        assert pose.main(["eval", str(run.folder)]) == 0
     assert "calibration error" in capsys.readouterr().out
     card = json.loads((run.folder / "score.json").read_text())
     samples, shards = read_samples(run.folder / "score.json", card), ShardSet.open(run.data.h36m)
-    assert len(samples) == card["samples"] == (run.folder / "score.csv").read_text().count("\n") - 1
+    assert len(samples) == card["samples"]
+    assert card["protocol"]["selected on"] == "MPJPE, mean of all poses of S8, one frame in 64"
     errors = joint_errors_mm(samples.predicted_mm, samples.true_mm)
     assert card["calibration_error"] == pytest.approx(calibrate(samples.spread_mm[:, 1:], errors[:, 1:]).error)
     for place in (0, len(samples) - 1):
@@ -107,6 +111,52 @@ def test_scores_side_by_side_or_refused(run, capsys):
     assert "Different protocols, this / other: flip test: True / False" in " ".join(capsys.readouterr().out.split())
     flipped, plain = (json.loads((run.folder / f"score{end}.json").read_text()) for end in ("_flip", ""))
     assert flipped["mpjpe_mm"] != plain["mpjpe_mm"]
+
+
+@pytest.fixture(scope="module")
+def both_tested(tmp_path_factory):
+    """A shard set of those on whom presets score: S9 and S11, every 2nd of 4 frames."""
+    folder = tmp_path_factory.mktemp("tested")
+    make_studio(
+        StudioSettings(
+            out=folder,
+            frames=4,
+            frame_px=128,
+            subjects=("S9", "S11"),
+            actions=("Directions",),
+            mpii_pictures=1,
+            voc_pictures=1,
+            workers=1,
+        )
+    )
+    build(BuildSettings(raw=folder / "h36m", out=folder / "set", stored_px=96, every=2, every_test=0, workers=1))
+    return folder / "set"
+
+
+def test_presets_to_the_end(run, both_tested, capsys):
+    words = ["eval", str(run.folder), "--h36m", str(both_tested), "--protocol"]
+    shards = ShardSet.open(both_tested)
+    ending = shards.manifest.set_hash[:8]
+    for protocol, subjects, every in (
+        ("eth", ["S9", "S11"], 1),
+        ("protocol1", ["S11"], 64),
+        ("protocol2", ["S9", "S11"], 64),
+    ):
+        assert pose.main([*words, protocol, *(["--leaderboard", "true"] if protocol == "eth" else [])]) == 0
+        card = json.loads((run.folder / f"score_{protocol}_{ending}.json").read_text())
+        assert card["samples"] == len(shards.select(subjects, every))
+        said = card["protocol"]
+        assert (said["protocol"], sorted(said["subjects"]), said["every"]) == (protocol, sorted(subjects), every)
+        assert said["stored frames"] == "one in 2"
+        assert said["selected on"] == "MPJPE, mean of all poses of S8, one frame in 64"
+        assert card[said["headline"]] > 0
+    assert (run.folder / f"score_eth_{ending}.csv").read_text().count("\n") - 1 == len(shards)
+    assert "trained on S1, protocol2 on" in capsys.readouterr().out
+
+
+def test_a_leaderboard_of_a_part_of_the_frames_is_refused(run, capsys):
+    assert pose.main(["eval", str(run.folder), "--leaderboard", "true"]) == 2
+    assert "leaderboard must stand beside --protocol eth" in capsys.readouterr().err
 
 
 def test_a_preset_on_a_set_that_lacks_its_people(run, capsys):

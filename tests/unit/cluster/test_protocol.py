@@ -1,11 +1,22 @@
 """Protocol presets, and which score cards may stand side by side."""
 
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from cluster.protocol import PRESETS, by_preset, check_comparable, differences, other_training, read_card
+from cluster.protocol import (
+    PRESETS,
+    by_preset,
+    check_comparable,
+    check_frames,
+    differences,
+    other_training,
+    read_card,
+    selected_on,
+)
 from cluster.scorecard import FIGURES
 from cluster.settings import Run
 from cluster.settings_commands import EvaluateSettings
@@ -61,6 +72,33 @@ def test_a_preset_says_whom_and_which_frames(protocol, split, part, subjects, ev
 def test_people_who_were_learned_from_are_not_scored(protocol, part, data, said):
     with pytest.raises(InputError, match=said):
         by_preset(run(**data), asked(protocol, part))
+
+
+def source(**built):
+    return SimpleNamespace(shards=SimpleNamespace(folder="set", manifest=SimpleNamespace(settings=built)))
+
+
+@pytest.mark.parametrize("built", [{"every": 5, "every_test": 64}, {"every": 2, "every_test": 0}, {"every": 1}, {}])
+def test_a_set_that_holds_the_frames_of_a_protocol(built):
+    check_frames(asked("protocol1"), source(**built))
+
+
+@pytest.mark.parametrize("built", [{"every": 5, "every_test": 50}, {"every": 5, "every_test": 0}, {"every": 128}])
+def test_a_set_that_holds_some_of_the_frames_is_refused(built):
+    check_frames(asked("eth"), source(**built))
+    check_frames(asked("run"), source(**built))
+    with pytest.raises(
+        InputError, match=r"one frame in 64, but set holds one in \d+.* only; build a set with --every_test 64"
+    ):
+        check_frames(asked("protocol2"), source(**built))
+
+
+def test_a_card_tells_what_the_weights_were_chosen_by():
+    best, never = SimpleNamespace(val_mpjpe_mm=50.0), SimpleNamespace(val_mpjpe_mm=math.nan)
+    last = EvaluateSettings(Path("x"), weights="last")
+    assert selected_on(run(), asked("run"), best) == "MPJPE, mean of all poses of S8, one frame in 7"
+    for told in ((run(), asked("run"), never), (run(split="trainval"), asked("run"), best), (run(), last, best)):
+        assert selected_on(*told) == "nothing, the last epoch"
 
 
 def test_another_training_is_told():
