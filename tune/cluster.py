@@ -1,6 +1,7 @@
 """Ray: started on this machine or joined, and the trials handed to it."""
 
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poselib.errors import InputError
 from tune.configuration import mutable
+from tune.resources import check_resources
 from tune.settings import SearchSettings, TuneSettings
 from tune.space import Choice, Space, list_domain
 
@@ -27,15 +29,16 @@ _ENVIRONMENT: Final = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are the driver's own
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # with `verbose=0`: none at all
+    "RAY_memory_monitor_refresh_ms": "0",  # it would end a watcher of no weight; the kernel ends the training that grew
 }
-"""What Ray reads when it is imported: no reports home, no working folders and loggers of its own."""
+"""What Ray reads when it is imported: no reports home, no working folders, loggers and ends of its own."""
 _CLUSTER_ALLOWED: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """At 0 it keeps Ray from replacing 127.0.0.1 by the machine's own address; despite its name, on Linux too."""
 
 
 def run_trials(search: "Search", count: int) -> None:
     """Run up to `count` trials, those of an earlier start first; returns when all have ended or the search is over."""
-    os.environ |= _environment()
+    os.environ |= environment()
     import ray
     from ray import tune
 
@@ -44,13 +47,14 @@ def run_trials(search: "Search", count: int) -> None:
     from tune.trial import Trial
 
     settings = search.settings
-    _start_ray(settings)
+    start_ray(settings)
 
     def is_over() -> bool:
         search.listen()  # Ray and Tune put handlers of their own in the place of ours, which leave trials as they are
         return search.is_over()
 
     try:
+        check_resources(settings, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         for name in ("ray.tune", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # how trials end, the driver says itself
         wanted = settings.search
@@ -96,7 +100,7 @@ def _resources(wanted: SearchSettings) -> Any:
     return tune.PlacementGroupFactory([{}] + [bundle] * wanted.nodes, strategy="SPREAD")
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """What Ray shall find; one that starts here listens on the loopback alone, and to this search alone."""
     if os.environ.get("RAY_ADDRESS"):
         return _ENVIRONMENT
@@ -104,7 +108,7 @@ def _environment() -> dict[str, str]:
     return _ENVIRONMENT | token | {_CLUSTER_ALLOWED: "0"}
 
 
-def _start_ray(settings: TuneSettings) -> None:
+def start_ray(settings: TuneSettings) -> None:
     """Join the Ray cluster that RAY_ADDRESS names, or start one on this machine's loopback."""
     import ray
 
@@ -114,7 +118,7 @@ def _start_ray(settings: TuneSettings) -> None:
     cores = len(os.sched_getaffinity(0))
     ray.init(
         "local",  # even where another cluster runs on this machine
-        num_cpus=max(cores, int(settings.search.cpus)),
+        num_cpus=max(cores, math.ceil(settings.search.cpus)),
         include_dashboard=False,
         object_store_memory=_OBJECT_STORE,
         logging_level=logging.ERROR,

@@ -14,9 +14,9 @@ START = """
 import json, os, psutil
 from tune import cluster
 from tune.settings import TuneSettings
-os.environ |= cluster._environment()
+os.environ |= cluster.environment()
 import ray
-cluster._start_ray(TuneSettings(resume="x"))
+cluster.start_ray(TuneSettings(resume="x"))
 ray.get(ray.remote(lambda: 1).remote())
 me = psutil.Process()
 processes = [me, *me.children(recursive=True)]
