@@ -35,9 +35,8 @@ from poselib.camera import apply_affine, invert_affine
 from poselib.errors import InputError
 from poselib.metrics import joint_errors_mm, root_relative
 from poselib.model.network import PoseNetwork
-from poselib.model.spread import joints_and_spread
-from poselib.skeleton import mirror_permutation
-from poselib.volume import decode, flip_average, to_crop_px
+from poselib.model.spread import answer
+from poselib.volume import decode, to_crop_px
 from shards.atomic import write_whole
 from shards.loader import Batch, Source, load_batches
 from shards.order import Draws
@@ -159,28 +158,15 @@ def predict(
     """
     was_training = network.training
     network.eval()
-    parts = [_none()]
+    parts, bf16 = [_none()], run.engine.precision == "bf16"
     for batch in batches:
-        with torch.autocast(device.type, torch.bfloat16, enabled=run.engine.precision == "bf16"):
-            uvz, deviation = _answer(network, batch.inputs, spread)
-            if flip_test:
-                uvz_mirrored, mirrored = _answer(network, batch.inputs.flip(-1), spread)
-                uvz = flip_average(uvz, uvz_mirrored)
-                deviation = (deviation + mirrored[:, mirror_permutation().tolist()]) / 2
+        uvz, deviation = answer(network, batch.inputs, bf16=bf16, flip_test=flip_test, spread=spread)
         parts.append(_in_mm(uvz, deviation, batch, source, run))
     network.train(was_training)
     columns = [np.concatenate([getattr(part, entry.name) for part in parts]) for entry in fields(Predictions)]
     # A sample that stood in for a damaged one counts once.
     _, kept = np.unique(columns[0], return_index=True)
     return Predictions(*(column[kept] for column in columns))
-
-
-def _answer(network: PoseNetwork, inputs: torch.Tensor, spread: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """u, v, z and their standard deviations, or NaN."""
-    if spread:
-        return joints_and_spread(network, inputs)
-    uvz = network(inputs)
-    return uvz, torch.full_like(uvz, torch.nan)
 
 
 def _in_mm(uvz: torch.Tensor, deviation: torch.Tensor, batch: Batch, source: Source, run: Run) -> Predictions:

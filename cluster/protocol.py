@@ -103,7 +103,7 @@ def _stored_frames(source: Source) -> str:
 
 
 def selected_on(run: Run, settings: EvaluateSettings, saved: SavedModel) -> str:
-    """What made these weights the ones to score: the best validation of the run as it was trained, or its last epoch."""
+    """What these weights were chosen by: the best validation of the run as it was trained, or nothing."""
     if settings.weights == "last" or math.isnan(saved.val_mpjpe_mm) or not run.data.subjects("val"):
         return "nothing, the last epoch"
     return f"MPJPE, mean of all poses of {' '.join(run.data.subjects('val'))}, one frame in {run.data.every_val}"

@@ -24,14 +24,11 @@ from cluster.weights import SavedModel, load_model
 from poselib.calibration import confidence, deviation_to_mm, joint_spread_mm
 from poselib.camera import apply_affine
 from poselib.metrics import root_relative
-from poselib.model.spread import joints_and_spread
+from poselib.model.spread import answer
 from poselib.root_depth import depth_from_limbs
-from poselib.skeleton import mirror_permutation
-from poselib.volume import decode, flip_average, to_crop_px
+from poselib.volume import decode, to_crop_px
 from shards.loader_settings import CropSettings
 from shards.normalise import normalise
-
-_MIRROR = torch.from_numpy(mirror_permutation())
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +71,7 @@ class Predictor:
         saved: the trained model.
         device: that it lies on.
         crop: how crops of another aspect are cut; the rest of it is training's.
-        bf16: autocast on GPUs, as the run trained.
+        bf16: autocast, as the run trained and was scored.
         flip_test: average with the mirrored crop's answer.
         batch: crops per forward pass.
         name: of the model's file, for outputs.
@@ -119,7 +116,7 @@ class Predictor:
             load_model(path, chosen),
             chosen,
             crop=trained.crop if aspect == "run" else replace(trained.crop, aspect=aspect),
-            bf16=trained.bf16 and chosen.type == "cuda",
+            bf16=trained.bf16,
             flip_test=flip_test,
             batch=batch,
             name=str(path),
@@ -174,12 +171,7 @@ class Predictor:
     @torch.inference_mode()
     def _forward(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = normalise(torch.from_numpy(pixels).to(self.device, non_blocking=True))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            uvz, deviation = joints_and_spread(self.network, images)
-            if self.flip_test:
-                uvz_mirrored, mirrored = joints_and_spread(self.network, images.flip(-1))
-                uvz = flip_average(uvz, uvz_mirrored)
-                deviation = (deviation + mirrored[:, _MIRROR.to(mirrored.device)]) / 2
+        uvz, deviation = answer(self.network, images, bf16=self.bf16, flip_test=self.flip_test)
         both = torch.stack([uvz.double(), deviation.double()]).cpu().numpy()
         return both[0], both[1]
 

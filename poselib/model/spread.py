@@ -7,8 +7,38 @@ from torch import Tensor
 from poselib.model.integral import cell_axes, highest_place
 from poselib.model.network import PoseNetwork
 from poselib.settings import CellOrigin
+from poselib.skeleton import mirror_permutation
+from poselib.volume import flip_average
 
 Moments = tuple[Float[Tensor, "b j 3"], Float[Tensor, "b j 3"]]
+
+
+@torch.no_grad()
+def answer(
+    network: PoseNetwork, images: Float[Tensor, "b 3 h w"], *, bf16: bool, flip_test: bool, spread: bool = True
+) -> Moments:
+    """u, v, z of every joint and their standard deviations, volume units: the forward of evaluation and prediction.
+
+    Args:
+        network: in eval mode.
+        images: normalised crops.
+        bf16: autocast, as the run trained, whatever the device: what is served is what was scored.
+        flip_test: average with what the mirrored crop says.
+        spread: measure the deviations too, which takes the memory of a batch's logits; without, they are NaN.
+    """
+
+    def once(shown: Float[Tensor, "b 3 h w"]) -> Moments:
+        if spread:
+            return joints_and_spread(network, shown)
+        joints = network(shown)
+        return joints, torch.full_like(joints, torch.nan)
+
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+        joints, deviation = once(images)
+        if not flip_test:
+            return joints, deviation
+        of_mirrored, mirrored = once(images.flip(-1))
+        return flip_average(joints, of_mirrored), (deviation + mirrored[:, mirror_permutation().tolist()]) / 2
 
 
 @torch.no_grad()

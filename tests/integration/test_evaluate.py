@@ -12,15 +12,19 @@ import pose
 from cluster.config import dump
 from cluster.data import evaluation_source
 from cluster.evaluate import evaluation_batches, predict
+from cluster.predict.poses import Predictor
 from cluster.samples import read_samples
 from cluster.settings import Run
 from cluster.settings_data import DataSettings
+from cluster.settings_engine import EngineSettings
 from cluster.tracking.settings import TrackingSettings
 from cluster.weights import SavedModel, load_model, save_model
 from poselib.calibration import calibrate
+from poselib.camera import apply_affine
 from poselib.metrics import joint_errors_mm
 from poselib.model.network import PoseNetwork
 from poselib.settings import ModelSettings
+from poselib.volume import to_crop_px
 from shards.build import build
 from shards.loader_settings import CropSettings
 from shards.manifest import ShardSet
@@ -92,6 +96,19 @@ def test_training_validates_to_the_same_poses_without_spreads(run):
     np.testing.assert_allclose(plain.predicted_mm, spread.predicted_mm, atol=0.01)
     assert np.isnan(plain.spread_mm).all()
     assert (spread.spread_mm > 0).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_prediction_computes_as_scoring_does(run, precision):
+    run = replace(run, engine=EngineSettings(precision=precision))
+    (run.folder / "run.yaml").write_text(dump(run))
+    source, device = evaluation_source(run, "test"), torch.device("cpu")
+    predictor = Predictor.load(run.folder, device="cpu", flip_test=True)
+    (batch,) = evaluation_batches(run, source, 2, device, 1, places=np.arange(2))
+    found = predict(predictor.network, iter([batch]), source, run, device, flip_test=True, spread=True)
+    answers = predictor.answer(batch.pictures.numpy())
+    px = apply_affine(batch.plan.stored_from_crop.astype(float), to_crop_px(answers.uvz, run.model))
+    np.testing.assert_allclose(px, found.predicted_px, atol=1e-3)
 
 
 def test_scores_side_by_side_or_refused(run, capsys):

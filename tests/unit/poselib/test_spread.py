@@ -6,8 +6,9 @@ import torch
 
 from poselib.model.integral import cell_positions
 from poselib.model.network import PoseNetwork
-from poselib.model.spread import joints_and_spread, mean_and_deviation
+from poselib.model.spread import answer, joints_and_spread, mean_and_deviation
 from poselib.settings import ModelSettings
+from poselib.volume import flip_average
 
 pytestmark = pytest.mark.unit
 
@@ -63,6 +64,20 @@ def test_joints_are_those_of_the_network(changes):
         assert deviation.isnan().all()
     else:
         assert ((deviation > 0) & (deviation < 0.5)).all()
+
+
+def test_the_flip_test_averages_joints_and_spreads():
+    made = network()
+    images = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(2))
+    (one, spread), (other, of_other) = (joints_and_spread(made, shown) for shown in (images, images.flip(-1)))
+    joints, deviation = answer(made, images, bf16=False, flip_test=True)
+    torch.testing.assert_close(joints, flip_average(one, other))
+    torch.testing.assert_close(deviation[:, 1], (spread[:, 1] + of_other[:, 4]) / 2)  # the hips
+    same, nothing = answer(made, images, bf16=False, flip_test=True, spread=False)
+    torch.testing.assert_close(same, joints, atol=1e-5, rtol=1e-5)
+    assert nothing.isnan().all()
+    rounded, _ = answer(made, images, bf16=True, flip_test=False)
+    assert 0 < (rounded - one).abs().max() < 0.05
 
 
 def test_the_logits_that_come_in_stay_as_they_are():
