@@ -168,6 +168,12 @@ COMMANDS = {
             "pose profile --config report/final.yaml --data.h36m data/shards/h36m --out traces",
         ),
     ),
+    "job begin": Command(
+        "cluster.settings:Run",
+        "cluster.job_begin:begin",
+        "for batch scripts: keep a job's settings and code for its later starts, and list it; slurm/train.sh asks",
+        ("pose job begin --config report/baseline.yaml",),
+    ),
     "requeue": Command(
         "cluster.requeue:RequeueSettings",
         "cluster.requeue:requeue",

@@ -23,6 +23,7 @@ class JobRecord:
         submitted: seconds since 1970.
         logs: a file for each rank, absolute.
         run: the folder of the run that it works on, absolute; empty for other jobs.
+        labelled: whether one file holds what all ranks say, each line with its rank in front.
     """
 
     id: str
@@ -32,6 +33,7 @@ class JobRecord:
     submitted: float
     logs: tuple[str, ...]
     run: str = ""
+    labelled: bool = False
 
     @property
     def label(self) -> str:

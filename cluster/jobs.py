@@ -131,14 +131,14 @@ class _Tail:
 
 
 def _tails(records: Sequence[JobRecord]) -> list[_Tail]:
-    """A tail for each rank; its prefix names the rank, and the job where there are several."""
+    """A tail for each log; its prefix names the rank, unless the log does, and the job where there are several."""
     named = [
-        (f"{record.label} {rank}" if len(records) > 1 else str(rank), Path(log))
+        (" ".join([record.label] * (len(records) > 1) + [str(rank)] * (not record.labelled)), Path(log))
         for record in records
         for rank, log in enumerate(record.logs)
     ]
     width = max(len(name) for name, _ in named)
-    return [_Tail(path, f"{name:>{width}}: ") for name, path in named]
+    return [_Tail(path, f"{name:>{width}}: " if name else "") for name, path in named]
 
 
 def _print(tails: Sequence[_Tail]) -> None:

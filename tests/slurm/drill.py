@@ -88,6 +88,13 @@ def start(lab: Lab, folder: Path, shard_sets: dict[str, Path], *words: str, node
     return Training(lab, folder, lab.sbatch(*sbatch, SCRIPT, "--config", "drill.yaml", *words, cwd=folder))
 
 
+def pose(lab: Lab, folder: Path, *words: str) -> str:
+    """A command on the login node, whose `python` stands in for the project's."""
+    wide = {"COLUMNS": "200", "PYTHONPATH": str(SCRIPT.parents[1])}
+    done = lab.run([sys.executable, "-m", "pose", *words], cwd=folder, env=wide, timeout=120)
+    return done.stdout + done.stderr
+
+
 def rank_pids(lab: Lab, node: str) -> list[int]:
     """The `pose train` processes on a node, as seen from outside, the oldest first."""
     namespace = Path(f"/proc/{lab._machines[node].pid}/ns/uts").readlink()

@@ -2,23 +2,15 @@
 
 import random
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 import drill
-from drill import STEPS, Training
+from drill import STEPS, Training, pose
 from lab import Lab, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.drill]
-
-
-def pose(lab: Lab, folder: Path, *words: str) -> str:
-    """A command on the login node, whose `python` stands in for the project's."""
-    wide = {"COLUMNS": "200", "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = lab.run([sys.executable, "-m", "pose", *words], cwd=folder, env=wide, timeout=120)
-    return done.stdout + done.stderr
 
 
 def submit(lab: Lab, folder: Path, shard_sets: dict[str, Path], *words: str) -> tuple[int, str]:
