@@ -1,9 +1,11 @@
 """Who am I among how many: from torchrun, Slurm, submitit or nothing. Nobody else reads such variables."""
 
 import os
+import random
 import socket
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +14,8 @@ from poselib.errors import InputError
 _PORT_BASE: Final = 20000
 _PORT_SPAN: Final = 10000
 _PORTS_PER_RESTART: Final = 997
+_OWN_PORTS: Final = range(_PORT_BASE - _PORT_SPAN, _PORT_BASE)
+"""Apart from those of jobs, and below those that systems give to outgoing connections."""
 _INTERACTIVE_STEP: Final = str(0xFFFFFFFA)
 """Slurm's number of the step in which `salloc` may run a shell: no task of a run."""
 
@@ -141,11 +145,18 @@ def job_hosts(environ: Mapping[str, str] = os.environ) -> list[str]:
     return _expand(nodes) if nodes else []
 
 
+def node_name(environ: Mapping[str, str] = os.environ) -> str:
+    """This node as Slurm calls it, which may be shorter than its host name."""
+    return environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
 def free_port() -> int:
-    """A TCP port that is free on this machine right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that is free on this machine right now, and that no outgoing connection takes before it is used."""
+    for port in random.sample(_OWN_PORTS, len(_OWN_PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise InputError(f"no port of {_OWN_PORTS[0]} to {_OWN_PORTS[-1]} is free on this machine")
 
 
 def cores_per_rank(world: World) -> int:

@@ -1,8 +1,11 @@
 """The world from each launcher's variables, and the job around it."""
 
+import socket
+from pathlib import Path
+
 import pytest
 
-from cluster.world import Allocation, Job, World, current_allocation, current_job, current_world
+from cluster.world import Allocation, Job, World, current_allocation, current_job, current_world, free_port
 from poselib.errors import InputError
 
 pytestmark = pytest.mark.unit
@@ -79,3 +82,16 @@ def test_an_allocation_is_seen_from_a_batch_script_and_from_a_task():
 def test_nonsense_is_one_line():
     with pytest.raises(InputError, match="no numbers"):
         current_allocation(BATCH | {"SLURM_JOB_NUM_NODES": "many"})
+
+
+def test_a_free_port_is_free_and_no_outgoing_connection_takes_it():
+    first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = {free_port() for _ in range(20)}
+    assert len(ports) > 10
+    assert max(ports) < first_outgoing
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port()))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("cluster.world._OWN_PORTS", range(taken.getsockname()[1], taken.getsockname()[1] + 1))
+            with pytest.raises(InputError, match="is free"):
+                free_port()
