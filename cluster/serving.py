@@ -11,10 +11,9 @@ import numpy as np
 
 from cluster.predict.boxes import BoxFinder
 from cluster.predict.camera import Camera, camera_of
-from cluster.predict.crops import Crops
 from cluster.predict.outputs import described, person
 from cluster.predict.pictures import open_photo
-from cluster.predict.poses import Answers, Predictor
+from cluster.predict.poses import Pose, Predictor, Seen
 from cluster.predict.settings import CameraSettings
 from poselib.errors import InputError
 
@@ -48,35 +47,24 @@ def answer_request(
     if not 1 <= len(rows) <= MOST_ROWS:
         raise InputError(f"a request must hold 1 to {MOST_ROWS} rows, not {len(rows)}")
     assumed, box_scale = read_options(options)
-    boxes, origins, crops, cameras = [], [], [], []
+    seen, sizes, origins = [], [], []
     for number, row in enumerate(rows):
         photo = open_photo(read_base64(row.get("picture"), number), f"row {number}: picture", MOST_PIXELS)
         finder = BoxFinder(box=read_box(row.get("box"), number), scale=box_scale)
         found = finder.find(photo.pixels, f"row {number}")
         if found.problems:
             raise InputError(found.problems[0])
-        boxes.append(found.boxes)
+        crops = predictor.cut(photo.pixels, found.boxes, found.scale)
+        seen.append(Seen(found.boxes, crops, camera_of(photo.pixels, photo.focal_px, assumed)))
+        sizes.append(photo.pixels.shape[1::-1])
         origins.append(found.origin if found.origin == "whole picture" else "request")
-        crops.append(predictor.cut(photo.pixels, found.boxes, found.scale))
-        cameras.append((camera_of(photo.pixels, photo.focal_px, assumed), photo.pixels.shape[1::-1]))
-    answers = predictor.answer(np.concatenate([one.pixels for one in crops]))
-    return [
-        _entry(predictor, Answers(answers.uvz[i : i + 1], answers.deviation[i : i + 1]), *parts, assumed)
-        for i, parts in enumerate(zip(boxes, origins, crops, cameras, strict=True))
-    ]
+    answers = predictor.answer(np.concatenate([one.crops.pixels for one in seen]))
+    people = predictor.poses(answers, seen, assumed)
+    return [_entry(*parts) for parts in zip(people, origins, sizes, (one.camera for one in seen), strict=True)]
 
 
-def _entry(
-    predictor: Predictor,
-    answers: Answers,
-    box: np.ndarray,
-    origin: str,
-    crops: Crops,
-    seen: tuple[Camera, tuple[int, int]],
-    assumed: CameraSettings,
-) -> dict[str, Any]:
-    camera, size = seen
-    (pose,) = predictor.poses(answers, box, crops, camera, assumed)
+def _entry(people: list[Pose], origin: str, size: tuple[int, int], camera: Camera) -> dict[str, Any]:
+    (pose,) = people
     picture = described("", None, size, camera, [])
     return person(pose, origin) | {key: picture[key] for key in ("width", "height", "focal_px", "focal_from")}
 

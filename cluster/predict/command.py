@@ -21,7 +21,7 @@ from cluster.predict.flow import Shown, ahead, one_ahead
 from cluster.predict.inputs import Item, count_items, find_inputs, read_items
 from cluster.predict.outputs import OVERLAYS, Overlays, PosesFile, described, person
 from cluster.predict.pictures import Photo, open_photo
-from cluster.predict.poses import Answers, Predictor
+from cluster.predict.poses import Answers, Pose, Predictor, Seen
 from cluster.predict.settings import PredictSettings
 from poselib.errors import InputError
 
@@ -162,15 +162,13 @@ class Desk:
 
     def deliver(self, group: list[Prepared], answers: Answers) -> None:
         """Write a group's poses, in its order."""
-        start = 0
-        for one in group:
-            rows = slice(start, start + len(one.found.boxes))
-            start = rows.stop
+        seen = [Seen(one.found.boxes, one.crops, one.camera) for one in group]
+        for one, people in zip(group, self.predictor.poses(answers, seen, self.settings), strict=True):
             for line in (one.item.problem, *one.found.problems):
                 if line:
                     self.leave_out(line)
             if not one.item.problem:
-                self._write(one, Answers(answers.uvz[rows], answers.deviation[rows]))
+                self._write(one, people)
             self.shown.advance()
         self.overlays.wait()
 
@@ -180,8 +178,7 @@ class Desk:
         self.poses.leave_out(line)
         self.shown.say(f"left out: {line}")
 
-    def _write(self, one: Prepared, answers: Answers) -> None:
-        people = self.predictor.poses(answers, one.found.boxes, one.crops, one.camera, self.settings)
+    def _write(self, one: Prepared, people: list[Pose]) -> None:
         height, width = one.photo.pixels.shape[:2]
         entries = [person(pose, one.found.origin) for pose in people]
         name, item = one.item.source.name, one.item

@@ -8,6 +8,7 @@ people[0].joints_px, people[0].joints_mm, people[0].camera_mm, people[0].spread_
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,15 @@ class Answers:
 
     uvz: Float[np.ndarray, "n 17 3"]
     deviation: Float[np.ndarray, "n 17 3"]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the network was shown of one picture: boxes `n 4`, their crops, and the camera that is assumed."""
+
+    boxes: Float[np.ndarray, "n 4"]
+    crops: Crops
+    camera: Camera
 
 
 class Predictor:
@@ -141,20 +151,21 @@ class Predictor:
 
         Returns:
             A list of poses for each picture, in the order of its boxes.
+
+        Raises:
+            ValueError: a picture or its boxes are not of this type and shape.
         """
         camera = camera or CameraSettings()
         if boxes is None:
             boxes = [np.array([[0.0, 0.0, picture.shape[1], picture.shape[0]]]) for picture in pictures]
             box_scale = 1.0
-        crops = [self.cut(picture, some, box_scale) for picture, some in zip(pictures, boxes, strict=True)]
-        answers = self.answer(np.concatenate([np.empty((0, *self._crop_shape), np.uint8), *(c.pixels for c in crops)]))
-        people, start = [], 0
-        for picture, some, cropped in zip(pictures, boxes, crops, strict=True):
-            rows = slice(start, start + len(some))
-            own = Answers(answers.uvz[rows], answers.deviation[rows])
-            people.append(self.poses(own, some, cropped, camera_of(picture, 0.0, camera), camera))
-            start = rows.stop
-        return people
+        _check(pictures, boxes)
+        seen = [
+            Seen(some, self.cut(picture, some, box_scale), camera_of(picture, 0.0, camera))
+            for picture, some in zip(pictures, (np.asarray(some, np.float64) for some in boxes), strict=True)
+        ]
+        shown = [np.empty((0, *self._crop_shape), np.uint8), *(one.crops.pixels for one in seen)]
+        return self.poses(self.answer(np.concatenate(shown)), seen, camera)
 
     def cut(self, picture: UInt8[np.ndarray, "h w 3"], boxes: Float[np.ndarray, "n 4"], scale: float) -> Crops:
         """The crops that the network is to be shown."""
@@ -175,36 +186,28 @@ class Predictor:
         both = torch.stack([uvz.double(), deviation.double()]).cpu().numpy()
         return both[0], both[1]
 
-    def poses(
-        self, answers: Answers, boxes: np.ndarray, crops: Crops, camera: Camera, assumed: CameraSettings
-    ) -> list[Pose]:
-        """The people of one picture from what the network said of its crops."""
-        count = len(boxes)
-        joints_px = apply_affine(crops.frame_from_crop, to_crop_px(answers.uvz, self.model))
-        intrinsics = np.tile(camera.intrinsics, (count, 1))
+    def poses(self, answers: Answers, seen: Sequence[Seen], assumed: CameraSettings) -> list[list[Pose]]:
+        """The people of some pictures, in order, from what the network said of all their crops."""
+        counts = [len(one.boxes) for one in seen]
+        boxes = np.concatenate([np.empty((0, 4)), *(one.boxes for one in seen)])
+        frame_from_crop = np.concatenate([np.empty((0, 2, 3)), *(one.crops.frame_from_crop for one in seen)])
+        intrinsics = np.repeat(np.array([one.camera.intrinsics for one in seen]).reshape(-1, 4), counts, axis=0)
+        joints_px = apply_affine(frame_from_crop, to_crop_px(answers.uvz, self.model))
         depth_mm = answers.uvz[..., 2] * self.model.depth_range_mm
         if assumed.root_depth_mm:
-            roots, origin = np.full(count, assumed.root_depth_mm), "option"
+            roots, origin = np.full(len(boxes), assumed.root_depth_mm), "option"
         else:
             roots, origin = depth_from_limbs(joints_px, depth_mm, intrinsics, assumed.stature_mm), "bone lengths"
-        camera_mm = decode(answers.uvz, crops.frame_from_crop, roots, intrinsics, None, self.model)
-        spread = joint_spread_mm(
-            deviation_to_mm(answers.deviation, crops.frame_from_crop, roots, intrinsics, self.model)
+        camera_mm = decode(answers.uvz, frame_from_crop, roots, intrinsics, None, self.model)
+        spread = joint_spread_mm(deviation_to_mm(answers.deviation, frame_from_crop, roots, intrinsics, self.model))
+        columns = (boxes, joints_px, root_relative(camera_mm), camera_mm, roots, spread, confidence(spread))
+        people = iter(
+            [
+                Pose(box, px, relative, absolute, float(root), origin, spreads, sure)
+                for box, px, relative, absolute, root, spreads, sure in zip(*columns, strict=True)
+            ]
         )
-        sure, relative = confidence(spread), root_relative(camera_mm)
-        return [
-            Pose(
-                box=boxes[row],
-                joints_px=joints_px[row],
-                joints_mm=relative[row],
-                camera_mm=camera_mm[row],
-                root_depth_mm=float(roots[row]),
-                root_depth_from=origin,
-                spread_mm=spread[row],
-                confidence=sure[row],
-            )
-            for row in range(count)
-        ]
+        return [list(islice(people, count)) for count in counts]
 
     @property
     def _crop_shape(self) -> tuple[int, int, int]:
@@ -222,3 +225,15 @@ class Predictor:
             "aspect": self.crop.aspect,
             "flip_test": self.flip_test,
         }
+
+
+def _check(pictures: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> None:
+    if len(pictures) != len(boxes):
+        raise ValueError(f"{len(pictures)} pictures need as many arrays of boxes, not {len(boxes)}")
+    for number, (picture, some) in enumerate(zip(pictures, boxes, strict=True)):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise ValueError(f"picture {number} must be uint8 h w 3, RGB, not {picture.dtype} {picture.shape}")
+        if np.ndim(some) != 2 or np.shape(some)[1] != 4:
+            raise ValueError(f"boxes of picture {number} must be n 4: x y w h in px, not {np.shape(some)}")
+        if not (np.isfinite(some).all() and (np.asarray(some)[:, 2:] > 0).all()):
+            raise ValueError(f"boxes of picture {number} must be finite, with a width and height above 0")

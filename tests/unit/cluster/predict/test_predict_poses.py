@@ -1,5 +1,7 @@
 """Crops as training has them, geometry that closes, spreads in millimetres."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -9,7 +11,7 @@ import torch
 
 from cluster.predict.camera import Camera, camera_of
 from cluster.predict.crops import cut
-from cluster.predict.poses import Answers, Predictor
+from cluster.predict.poses import Answers, Predictor, Seen
 from cluster.predict.settings import CameraSettings
 from cluster.weights import SavedModel
 from poselib.camera import apply_affine, invert_affine, project
@@ -87,11 +89,9 @@ def test_true_answers_give_the_true_pose():
     crop_from_frame = invert_affine(crops.frame_from_crop)
     ones = np.ones((1, 17))
     uvz, _ = encode(apply_affine(crop_from_frame, joints_px[None]), joints_mm[None], ones, ones, MODEL)
-    (pose,) = made.poses(
+    ((pose,),) = made.poses(
         Answers(uvz, np.full((1, 17, 3), 0.01)),
-        box,
-        crops,
-        Camera(INTRINSICS, "option"),
+        [Seen(box, crops, Camera(INTRINSICS, "option"))],
         CameraSettings(root_depth_mm=4200.0),
     )
     np.testing.assert_allclose(pose.camera_mm, joints_mm, atol=1e-6)
@@ -116,6 +116,53 @@ def test_pictures_go_in_and_people_come_out_whatever_the_batch():
             assert a.root_depth_from == "bone lengths"
             assert np.isfinite(a.camera_mm).all()
     assert [len(people) for people in predictor().predict(pictures)] == [1, 1, 1]
+
+
+def test_people_of_many_pictures_are_those_of_each():
+    pictures, cameras = [scene(), scene(300, 200), scene(50, 90)], (700.0, 900.0, 300.0)
+    boxes = [np.array([[10.0, 10, 200, 300], [300, 100, 100, 90]]), np.empty((0, 4)), np.array([[5.0, 5, 40, 40]])]
+    made = predictor()
+    seen = [
+        Seen(some, made.cut(picture, some, 1.0), camera_of(picture, focal, CameraSettings()))
+        for picture, some, focal in zip(pictures, boxes, cameras, strict=True)
+    ]
+    answers = made.answer(np.concatenate([one.crops.pixels for one in seen]))
+    together, start = made.poses(answers, seen, CameraSettings()), 0
+    for one, people in zip(seen, together, strict=True):
+        rows = slice(start, start + len(one.boxes))
+        (alone,) = made.poses(Answers(answers.uvz[rows], answers.deviation[rows]), [one], CameraSettings())
+        assert len(alone) == len(people) == len(one.boxes)
+        for a, b in zip(alone, people, strict=True):
+            for name in ("box", "joints_px", "joints_mm", "camera_mm", "root_depth_mm", "spread_mm", "confidence"):
+                np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-12, atol=1e-9)
+        start = rows.stop
+
+
+PICTURE = np.zeros((40, 40, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "boxes", "said"),
+    [
+        ([PICTURE.astype(np.float32)], None, r"picture 0 must be uint8 h w 3, RGB, not float32 \(40, 40, 3\)"),
+        ([PICTURE, PICTURE[..., 0]], [np.ones((1, 4))] * 2, "picture 1 must be uint8 h w 3"),
+        ([PICTURE], [np.ones(4)], r"boxes of picture 0 must be n 4: x y w h in px, not \(4,\)"),
+        ([PICTURE], [np.array([[1, 1, 0, 9.0]])], "with a width and height above 0"),
+        ([PICTURE], [], "1 pictures need as many arrays of boxes, not 0"),
+    ],
+)
+def test_what_is_no_picture_or_no_box_is_named(pictures, boxes, said):
+    with pytest.raises(ValueError, match=said):
+        predictor().predict(pictures, boxes)
+
+
+def test_the_package_offers_the_api_and_loads_it_late():
+    code = "import sys, cluster.predict.settings; assert 'torch' not in sys.modules; from cluster.predict import "
+    code += "CameraSettings, Predictor, open_photo; print(Predictor.__module__, open_photo.__module__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["cluster.predict.poses", "cluster.predict.pictures"]
+    with pytest.raises(ImportError):
+        from cluster.predict import Nothing  # noqa: F401
 
 
 def test_the_flip_test_averages_with_the_mirrored_picture():
