@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from cluster.config import load
 from cluster.data import open_data
 from cluster.preflight import global_batch
-from cluster.run_folder import RUN_YAML
 from cluster.schedule import Schedule
 from cluster.settings import Run
 from shards.order import share
@@ -49,10 +47,7 @@ def make_plan(run: Run, world_size: int) -> Plan:
     Raises:
         InputError: the shard sets cannot be read, or the world does not divide the batch.
     """
-    kept = run.folder / RUN_YAML
-    if not run.batch.global_:
-        size = load(Run, kept).batch.global_ if kept.is_file() else 0
-        run = replace(run, batch=replace(run.batch, global_=size or global_batch(run, world_size)))
+    run = replace(run, batch=replace(run.batch, global_=global_batch(run, world_size)))
     accumulation = len(share(0, run.batch.global_ // run.batch.micro, 0, world_size))
     size = open_data(run).order.epoch_places
     schedule = Schedule(run.optimizer, size, run.batch.global_, run.epochs, run.validate_every)

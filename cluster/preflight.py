@@ -4,9 +4,11 @@ from dataclasses import replace
 
 from cluster.config import load
 from cluster.data import open_data
-from cluster.run_folder import RUN_YAML
+from cluster.run_folder import RUN_YAML, check_writable, going_on
+from cluster.runs import is_held
 from cluster.settings import Run
 from cluster.weights import check_start
+from poselib.errors import InputError
 from shards.order import share
 
 
@@ -16,10 +18,23 @@ def check(run: Run, world_size: int) -> None:
     Raises:
         InputError: one line that says what is wrong and what would fit.
     """
+    check_writable(run.folder)
+    going_on(run)
     open_data(replace(run, batch=replace(run.batch, global_=global_batch(run, world_size))))
     share(0, global_batch(run, world_size) // run.batch.micro, 0, world_size)
     if not any((run.folder / "checkpoints").glob("step-*")):  # else it goes on from its own weights
         check_start(run)
+
+
+def check_free(run: Run) -> None:
+    """Refuse a run that is being trained at this moment.
+
+    Raises:
+        InputError: it is.
+    """
+    if is_held(run.folder):
+        behind = "submit with job.more {dependency: afterany:JOB}"
+        raise InputError(f"{run.folder} is being trained now; wait for it, stop it, or {behind}")
 
 
 def global_batch(run: Run, world_size: int) -> int:

@@ -1,6 +1,7 @@
 """`runs/<name>/`: whose it is, and whether a run may go on in it."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -38,21 +39,43 @@ def claim(run: Run, global_batch: int, shard_window: Literal["auto", "full"] | i
     Raises:
         InputError: the folder holds a run with other settings, or cannot be written.
     """
-    path = run.folder / RUN_YAML
-    if path.is_file():
-        earlier = load(Run, path)
-        if not run.batch.global_:
-            run = replace(run, batch=replace(earlier.batch, last=run.batch.last))
-        if run.data.shard_window == "auto":
-            run = replace(run, data=replace(run.data, shard_window=earlier.data.shard_window))
-        _check_same(run, earlier)
-    elif not run.batch.global_:
+    run = going_on(run)
+    if not run.batch.global_:
         run = replace(run, batch=replace(run.batch, global_=global_batch))
     if run.data.shard_window == "auto":
         run = replace(run, data=replace(run.data, shard_window=shard_window))
     with _writable(run.folder):
-        write_whole(path, dump(run).encode())
+        write_whole(run.folder / RUN_YAML, dump(run).encode())
     return run
+
+
+def going_on(run: Run) -> Run:
+    """`run` with what the first start in its folder has fixed; as it is where there was none. Nothing is written.
+
+    Raises:
+        InputError: the folder holds a run with other settings.
+    """
+    path = run.folder / RUN_YAML
+    if not path.is_file():
+        return run
+    earlier = load(Run, path)
+    if not run.batch.global_:
+        run = replace(run, batch=replace(earlier.batch, last=run.batch.last))
+    if run.data.shard_window == "auto":
+        run = replace(run, data=replace(run.data, shard_window=earlier.data.shard_window))
+    _check_same(run, earlier)
+    return run
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that could not be made or written, as far as that can be told without writing.
+
+    Raises:
+        InputError: names the folder.
+    """
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        raise InputError(f"{folder} cannot be written ({nearest} is closed to it); set runs_dir to a folder that can")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from rich.console import Console
 from cluster.config import dump, load
 from cluster.layout import Layout, as_training, lay_out
 from cluster.plan import describe, make_plan
-from cluster.preflight import check
+from cluster.preflight import check, check_free
 from cluster.settings import Run
 from cluster.settings_submit import RunJobSettings, SubmitTrainSettings
 from cluster.site import Site, find_site
@@ -48,6 +48,8 @@ def submit_train(settings: SubmitTrainSettings) -> None:
         return
     for run in runs:
         check(run, layout.world_size)
+        if "dependency" not in job.more:
+            check_free(run)
     write_specs(specs, runs)
     local = job.executor == "local"
     tasks = [TrainTask(specs / f"{number}.yaml", free_port() if local else 0) for number in range(len(runs))]
