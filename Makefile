@@ -27,6 +27,7 @@ endif
 DEMO := $(VENV)/.installed-cuda$(CUDA)
 TEST := $(VENV)/.installed-cuda$(CUDA)-export-test
 LINT := $(VENV)/.installed-cuda$(CUDA)-lint
+BENCHES := help_time soft_argmax order_scale objects shard_build checkpoint report throughput loader
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -55,16 +56,9 @@ lint: $(LINT)  ## style, types and import contracts
 	$(BIN)/lint-imports
 
 bench: $(TEST) setup  ## measured times, as JSON lines and a table
-	$(BIN)/python benchmarks/help_time.py
-	$(BIN)/python benchmarks/soft_argmax.py
-	$(BIN)/python benchmarks/order_scale.py
-	$(BIN)/python benchmarks/objects.py
-	$(BIN)/python benchmarks/shard_build.py
-	$(BIN)/python benchmarks/checkpoint.py
-	$(BIN)/python benchmarks/report.py
-	$(BIN)/python benchmarks/throughput.py
-	$(BIN)/python benchmarks/levers.py
-	$(BIN)/python benchmarks/loader.py
+	@missed=; for each in $(BENCHES); do \
+	echo "benchmarks/$$each.py"; $(BIN)/python benchmarks/$$each.py || missed="$$missed $$each"; done; \
+	test -z "$$missed" || { echo "missed or failed:$$missed"; exit 1; }
 
 install: $(DEMO)  ## the project into .venv, nothing else
 

@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from cluster.bench.about import about
 from cluster.engine.checkpoint import Checkpoints
 from cluster.engine.engine import Engine, choose_device, join_world, leave_world
 from cluster.fence import Fence
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="on the file system to measure")
     arguments = parser.parse_args()
+    print(json.dumps({"about": about()}), flush=True)
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     table = Table("checkpoint", "pause ms", "pause / step", "round / round without", "verdict")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:

@@ -20,6 +20,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from cluster.bench.about import about
+
 LIMIT = 1.15
 """The probabilistic head's MPJPE over the integral's, at most."""
 CONFIG = """\
@@ -134,6 +136,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=120, help="start no run after so many minutes")
     arguments = parser.parse_args()
+    print(json.dumps({"about": about()}), flush=True)
     began, work = time.monotonic(), arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     milestone = round(0.75 * arguments.epochs, 2)

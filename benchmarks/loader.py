@@ -31,8 +31,10 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.utils.data import DataLoader, Dataset
 
+from cluster.bench.about import about
+from cluster.bench.reference import UsualFrames, usual_loader
+from cluster.launch import KEEP_PAGES
 from poselib.camera import compose_affine, invert_affine
 from poselib.settings import ModelSettings
 from shards.build import build
@@ -47,10 +49,8 @@ from shards.studio.make import make_studio
 
 MICRO, CROP = 24, 256
 BARE_TARGET, USUAL_TARGET, SLOPE_TARGET = 1.25, 2.0, 1000.0
-KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 MODEL = ModelSettings(crop_width=CROP, crop_height=CROP)
 RECIPE = AugmentSettings(flip=0.5, color=0.2)
-MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 
 
 def prepare(work: Path) -> tuple[Source, list[Path]]:
@@ -97,28 +97,6 @@ def loader_of(source: Source, model: ModelSettings = MODEL, micro: int = MICRO) 
     return load_batches([source], draws_of(source, micro), micro, model, CropSettings(), settings, torch.device("cpu"))
 
 
-class Usual(Dataset):
-    """Full frames, or stored crops, to float32 crops: OpenCV and NumPy, the way it is usually written."""
-
-    def __init__(self, pictures: list[Path] | list[np.ndarray], crop_from_picture: np.ndarray, length: int) -> None:
-        self.pictures, self.matrices, self.length = pictures, crop_from_picture, length
-        self.generator = np.random.default_rng(0)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        picture = self.pictures[index % len(self.pictures)]
-        encoded = np.fromfile(picture, np.uint8) if isinstance(picture, Path) else picture
-        rgb = cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        crop = cv2.warpAffine(rgb, self.matrices[index % len(self.pictures)], (CROP, CROP), flags=cv2.INTER_LINEAR)
-        if self.generator.random() < 0.5:
-            crop = crop[:, ::-1]
-        gained = np.clip(crop.astype(np.float32) * self.generator.uniform(0.8, 1.2, 3).astype(np.float32), 0, 255)
-        normalised = (gained / 255 - MEAN) / STD
-        return np.ascontiguousarray(normalised.transpose(2, 0, 1)), np.zeros((17, 3), np.float32)
-
-
 def cpu_seconds() -> float:
     """CPU time of this process, its threads, and the children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -147,15 +125,17 @@ def make_forms(source: Source, frames: list[Path], pictures: int) -> dict[str, C
             pass
         time.sleep(0.3)  # or what is made ahead would count for the next form
 
-    def usual(data: Usual) -> None:
-        for _ in DataLoader(data, MICRO, num_workers=1):
+    def usual(sources: list[Path] | list[np.ndarray], crop_from_picture: np.ndarray) -> None:
+        targets = np.zeros((len(sources), 17, 3))
+        data = UsualFrames(sources, crop_from_picture, targets, CROP, CROP, flip=0.5, length=pictures)
+        for _ in usual_loader(data, MICRO, 1):
             pass
 
     return {
         "bare": bare,
         "loader": ours,
-        "usual": lambda: usual(Usual(frames, from_frame, pictures)),
-        "usual on crops": lambda: usual(Usual(jpegs, linear, pictures)),
+        "usual": lambda: usual(frames, from_frame),
+        "usual on crops": lambda: usual(jpegs, linear),
     }
 
 
@@ -190,6 +170,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not KEEP_PAGES.items() <= os.environ.items():  # the allocator reads them when a process starts
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_PAGES)  # noqa: S606
+    print(json.dumps({"about": about()}), flush=True)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     pictures = max(1, arguments.pictures // MICRO) * MICRO

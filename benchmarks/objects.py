@@ -25,6 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from cluster.bench.about import about
 from poselib.settings import ModelSettings
 from shards.augment import plan
 from shards.loader_settings import PRESETS, AugmentSettings, CropSettings
@@ -103,6 +104,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, default=20)
     arguments = parser.parse_args()
+    print(json.dumps({"about": about()}), flush=True)
     cv2.setNumThreads(1)
     objects = bank()
     runs = {name: graph(augment, objects) for name, augment in FORMS.items()} | {"full": blend_whole_crops(objects)}

@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from cluster.bench.about import about
 from shards.order import Order, share, slots_per_epoch
 
 MICRO, MPII, SHARDS, TARGET_S, TARGET_MB = 24, 28_821, 840, 1.0, 100.0
@@ -66,6 +67,7 @@ def main() -> None:
         rank, case = arguments.child
         print(json.dumps(measure(int(rank), case, arguments.samples, arguments.world)))
         return
+    print(json.dumps({"about": about()}), flush=True)
     table = Table("order", "rank", "start-up s", "micro-batch ms", "MB")
     worst_s = worst_mb = 0.0
     for case in CASES:

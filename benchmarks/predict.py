@@ -22,6 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from cluster.bench.about import about
 from cluster.predict.command import predict_inputs
 from cluster.predict.poses import Predictor
 from cluster.predict.settings import PredictSettings
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
+    print(json.dumps({"about": about()}), flush=True)
     if arguments.pictures % arguments.batch:
         parser.error("--pictures must be a multiple of --batch, or the model's last batch would be another one")
     torch.set_num_threads(arguments.threads)

@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 from rich.table import Table
 
+from cluster.bench.about import about
 from cluster.report.figures import compare, measure
 from cluster.report.gallery import Photo, choose, side_px
 from cluster.report.page import Report, render
@@ -105,6 +106,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    print(json.dumps({"about": about()}), flush=True)
     program = shutil.which("chromium")
     if program is None:
         parser.error("needs Chromium (Debian's package `chromium`)")

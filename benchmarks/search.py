@@ -24,6 +24,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from cluster.bench.about import about
 from cluster.tracking.journal import read_metrics
 from shards.build import build
 from shards.settings import BuildSettings, StudioSettings
@@ -138,6 +139,7 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="also run all trials to their ends")
     parser.add_argument("--work", type=Path, help="a folder to keep; else a temporary one")
     arguments = parser.parse_args()
+    print(json.dumps({"about": about()}), flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         work = (arguments.work or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
+from cluster.bench.about import about
 from shards.build import build
 from shards.manifest import ShardSet
 from shards.settings import BuildSettings, StudioSettings
@@ -169,6 +170,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "posecluster-bench")
     arguments = parser.parse_args()
+    print(json.dumps({"about": about()}), flush=True)
     workers = arguments.workers or len(os.sched_getaffinity(0))
     most = len(LINKED_STEMS) + 2 * len(RENDERED)
     recordings = arguments.recordings or min(max(12, 2 * workers), most)  # work for every core

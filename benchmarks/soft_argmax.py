@@ -29,6 +29,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
+from cluster.bench.about import about
 from poselib.model.integral import cell_positions, projected_soft_argmax, soft_argmax
 
 JOINTS, DEPTH, HEIGHT, WIDTH, CHANNELS = 17, 72, 96, 72, 256
@@ -162,6 +163,7 @@ def main() -> None:
     if arguments.memory:
         print(json.dumps(extra_mib(*arguments.memory, arguments)))
         return
+    print(json.dumps({"about": about()}), flush=True)
     copy = copy_gb_per_s(arguments)
     title = f"a plain copy: {copy:.1f} GB/s"
     table = Table(

@@ -12,9 +12,12 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from cluster.bench.about import about
 
 ROOT = Path(__file__).parents[1]
 MODEL = ("--model.backbone", "resnet18", "--model.width", "32", "--model.crop_width", "64", "--model.crop_height", "64")
@@ -22,7 +25,7 @@ HEAD = ("--model.depth", "8", "--model.decoder_channels", "64", "--model.decoder
 COMMON = ("--batch.micro", "8", "--engine.device", "cpu", "--engine.threads", "1", "--steps", "4")
 
 
-def measure(nodes: int, exchange: str, rounds: int, lab: object) -> dict[str, float]:
+def measure(nodes: int, exchange: str, rounds: int, lab: object) -> dict[str, Any]:
     """What rank 0 says of a job of that many nodes, one rank each."""
     script = ["#!/bin/sh", f"srun --ntasks-per-node=1 --kill-on-bad-exit {sys.executable} -W ignore -m pose bench \\"]
     words = [*MODEL, *HEAD, *COMMON, "--engine.exchange", exchange, "--rounds", str(rounds)]
@@ -42,20 +45,22 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    print(json.dumps({"about": about()}), flush=True)
     sys.path.append(str(ROOT / "tests" / "slurm"))
     from lab import Lab, missing
 
     if reason := missing():
         sys.exit(reason)
-    table = Table("nodes", "exchange", "ms a step", "rounds", "share of the exchange")
+    table = Table("nodes", "exchange", "ms a step", "rounds", "share of the exchange", "doubt")
     with Lab(nodes=max(arguments.nodes)) as lab:
         for nodes in arguments.nodes:
             for exchange in ("fp32", "bf16") if nodes > 1 else ("fp32",):
                 found = measure(nodes, exchange, arguments.rounds, lab)
                 print(json.dumps({"nodes": nodes, "exchange": exchange} | found), flush=True)
-                rounds = f"{1e3 * found['least_s']:.0f} to {1e3 * found['most_s']:.0f}"
+                step = found["step_s"]
+                rounds = f"{1e3 * step['least']:.0f} to {1e3 * step['most']:.0f}"
                 share = f"{found['exchange_share']:.1%}"
-                table.add_row(str(nodes), exchange, f"{1e3 * found['step_s']:.0f}", rounds, share)
+                table.add_row(str(nodes), exchange, f"{1e3 * step['median']:.0f}", rounds, share, found["doubt"])
     Console(stderr=True).print(table)
 
 

@@ -1,28 +1,26 @@
 """`pose bench`: a run's training step, stage by stage, beside other forms of it that take turns with it."""
 
-import datetime
 import json
 import os
-import platform
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 
-from cluster.bench.rounds import ROOT, Form, Team, alternate, as_rows, compare
-from cluster.bench.scaling import StepCost
+from cluster.bench.about import about
+from cluster.bench.measure import measure
+from cluster.bench.ratio import compare
+from cluster.bench.rounds import ROOT, Form, Team, Turns, alternate
 from cluster.bench.settings import BenchSettings
 from cluster.bench.tables import show
-from cluster.bench.work import Work, work_of
 from cluster.config import construct, flatten
+from cluster.engine.engine import choose_device
 from cluster.settings import Run
 from cluster.settings_data import DataSettings
 from cluster.world import current_world
@@ -44,17 +42,17 @@ def bench(settings: BenchSettings) -> None:
         bench_in_world(settings)
         return
     settings = replace(settings, batch=replace(settings.batch, global_=0))
-    console = Console(stderr=True)
+    check_clock(settings)
+    console, how = Console(stderr=True), Turns(settings.rounds, settings.steps, settings.clock)
     with ExitStack() as stack:
-        forms = [Form(THIS, run_yaml(settings), ranks=settings.engine.ranks or 1, loader=settings.with_loader)]
-        forms += _others(settings, forms[0], stack)
+        forms = _forms(settings, stack)
         with console.status("measuring: " + ", ".join(form.name for form in forms)):
-            report = _about() | _measure(settings, forms, stack)
+            report = about() | measure(forms, how)
     if settings.scaling:
         with console.status("measuring ranks"):
-            report["scaling"] = _scaling(settings)
+            report["scaling"] = scaling(settings, how)
     if settings.data.h36m:
-        report["loader"] = _loader_stages(settings)
+        report["loader"] = _loader_stages(settings, report["ceilings"])
     show(report, settings, console)
     print(json.dumps(report))
     if settings.out:
@@ -62,104 +60,96 @@ def bench(settings: BenchSettings) -> None:
         console.print(f"all figures: {settings.out}", soft_wrap=True, highlight=False)
 
 
-def step_cost(report: dict[str, Any], settings: BenchSettings) -> StepCost:
-    """The measured step, for the model on paper."""
-    stages = report["stages"][THIS]
-    return StepCost(
-        settings.batch.micro,
-        stages["forward"] + stages["batch"],
-        stages["backward"],
-        stages["optimizer"],
-        report["work"]["parameters"],
-        2 if settings.engine.exchange == "bf16" else 4,
-        overlap=settings.engine.overlap,
-        bucket_bytes=1e6 * settings.engine.bucket_mb,
-    )
+def check_clock(settings: BenchSettings) -> None:
+    """Refuse the CPU's clock where others than the CPU of rank 0 do the work.
+
+    Raises:
+        InputError: the run trains on a GPU.
+    """
+    if settings.clock == "cpu" and choose_device(settings.engine.device).type == "cuda":
+        raise InputError("clock must be wall on a GPU: the time that the CPU computes is not the step's")
 
 
-def _measure(settings: BenchSettings, forms: list[Form], stack: ExitStack) -> dict[str, Any]:
-    """Rounds, memory and stages of every form; what this one's work is."""
-    teams = [stack.enter_context(Team(form)) for form in forms]
-    seconds = alternate(teams, settings.rounds, settings.steps, settings.clock)
-    memory = {team.form.name: team.ask("memory")["bytes"] for team in teams}
-    stages = {team.form.name: team.ask("stages", settings.steps) for team in teams}
-    images = settings.batch.micro * forms[0].ranks
-    report: dict[str, Any] = {"forms": as_rows(seconds, images), "memory": memory, "stages": stages}
-    report["checkpoint_s"] = teams[0].ask("checkpoint")["seconds"]
-    report["ratios"] = {form.name: asdict(compare(seconds[THIS], seconds[form.name])) for form in forms[1:]}
-    ceilings = teams[0].ask("ceilings")
-    work = work_of(settings.model)
-    return report | {"ceilings": ceilings, "work": _work(settings, work, ceilings, report)}
-
-
-def _work(settings: BenchSettings, work: Work, ceilings: dict[str, float], report: dict[str, Any]) -> dict[str, float]:
-    """Operations and rooflines per picture, and how near the step comes to them."""
-    precision = settings.engine.precision
-    bytes_each, peak = (2 if precision == "bf16" else 4), ceilings[precision]
-    ranks = settings.engine.ranks or 1
-    measured = ranks / report["forms"][THIS]["img_per_s"]
-    fused, eager = (work.roofline_s(peak, ceilings["bytes"], bytes_each, each) for each in (True, False))
-    return {
-        "flops": work.flops,
-        "parameters": work.parameters,
-        "utilisation": work.flops / measured / peak,
-        "roofline_s": fused,
-        "eager_roofline_s": eager,
-        "of_roofline": fused / measured,
+def scaling(settings: BenchSettings, how: Turns) -> dict[str, Any]:
+    """images/s of several numbers of ranks, in turns; each rank has as many threads however many there are."""
+    share = max(1, len(os.sched_getaffinity(0)) // max(settings.scaling))
+    threads = {
+        "engine.threads": settings.engine.threads or share,
+        "loader.threads": settings.loader.threads or share,
     }
-
-
-def _others(settings: BenchSettings, this: Form, stack: ExitStack) -> list[Form]:
-    """The forms that take turns with the settings' own."""
-    others = []
-    if settings.against:
-        others.append(replace(this, name=" ".join(settings.against), yaml=_against(settings)))
-    if settings.revision:
-        tree = stack.enter_context(worktree(settings.revision))
-        others.append(replace(this, name=settings.revision, tree=tree))
-    if settings.reference:
-        others.append(replace(this, name="the usual way", kind="usual"))
-    return others
-
-
-def _scaling(settings: BenchSettings) -> dict[str, Any]:
-    """images/s of several numbers of ranks, in turns."""
-    text = run_yaml(settings)
     with ExitStack() as stack:
-        forms = [Form(str(ranks), text, ranks=ranks, loader=settings.with_loader) for ranks in settings.scaling]
+        forms = [
+            Form(str(ranks), run_yaml(settings, threads | {"engine.ranks": ranks}), loader=settings.with_loader)
+            for ranks in sorted(set(settings.scaling))
+        ]
         teams = [stack.enter_context(Team(form)) for form in forms]
-        seconds = alternate(teams, settings.rounds, settings.steps, settings.clock)
+        seconds = {name: played.seconds for name, played in alternate(teams, how).items()}
         stages = {team.form.name: team.ask("stages", settings.steps) for team in teams}
+    first = forms[0]
     return {
-        name: {
-            "img_per_s": rows["img_per_s"] * int(name),
-            "spread": rows["spread"],
-            "exchange_share": stages[name]["exchange"] / sum(stages[name].values()),
+        form.name: {
+            "img_per_s": 1 / compare([1.0] * how.rounds, seconds[form.name]).median,
+            "share": asdict(
+                compare(
+                    [each * form.ranks for each in seconds[form.name]],
+                    [each * first.ranks for each in seconds[first.name]],
+                )
+            ),
+            "exchange_share": exchange_share(stages[form.name]),
         }
-        for name, rows in as_rows(seconds, settings.batch.micro).items()
+        for form in forms
     }
 
 
-def _loader_stages(settings: BenchSettings) -> dict[str, float]:
-    """Seconds per picture of reading, decoding, warping, pasting and copying, each by itself."""
+def exchange_share(stages: dict[str, float]) -> float | None:
+    """What of a step its exchange takes; None where it is part of the backward pass."""
+    return stages["exchange"] / sum(stages.values()) if "exchange" in stages else None
+
+
+def _forms(settings: BenchSettings, stack: ExitStack) -> list[Form]:
+    """The settings' own form, and those that take turns with it."""
+    this = Form(THIS, run_yaml(settings), loader=settings.with_loader)
+    *named, other = settings.revision.split("..")
+    if named:
+        this = replace(this, name=named[0], tree=stack.enter_context(worktree(named[0])))
+    forms = [this]
+    if settings.against:
+        forms.append(replace(this, name=" ".join(settings.against), yaml=_against(settings)))
+    if other:
+        forms.append(replace(this, name=other, tree=stack.enter_context(worktree(other))))
+    if settings.reference:
+        forms.append(replace(this, name="the usual way", kind="usual", tree=ROOT))
+    return forms
+
+
+def _loader_stages(settings: BenchSettings, ceilings: dict[str, float]) -> dict[str, float]:
+    """Seconds per picture of reading, decoding, warping, pasting and copying, each by itself.
+
+    `copy` goes within the GPU where it decodes, else from the host; `from host` says what the latter would take.
+    """
     import torch
 
     from shards.bench_settings import LoaderBenchSettings
-    from shards.loader_bench import measure
+    from shards.loader_bench import measure as measure_loader
 
+    model = settings.model
     loader = LoaderBenchSettings(
         folder=settings.data.h36m,
         voc=settings.data.voc,
-        crop_width=settings.model.crop_width,
-        crop_height=settings.model.crop_height,
+        crop_width=model.crop_width,
+        crop_height=model.crop_height,
         batch=settings.batch.micro,
         augment=settings.augment,
         crop=replace(settings.crop, allow_border=True),
         storage=settings.loader.storage,
     )
     on_gpu = settings.loader.device != "cpu" and settings.engine.device != "cpu" and torch.cuda.is_available()
-    stages, whole = measure(loader, settings.loader.threads or len(os.sched_getaffinity(0)), on_gpu)
-    return {stage.name: stage.seconds for stage in stages} | {"whole": whole}
+    stages, whole = measure_loader(loader, settings.loader.threads or len(os.sched_getaffinity(0)), on_gpu)
+    copy = "copy within the GPU" if on_gpu else "H2D"
+    found = {copy if stage.name == "copy" else stage.name: stage.seconds for stage in stages}
+    if on_gpu and "from_host" in ceilings:
+        found["H2D, were they decoded on the host"] = 3 * model.crop_width * model.crop_height / ceilings["from_host"]
+    return found | {"whole": whole}
 
 
 @contextmanager
@@ -211,19 +201,3 @@ def _against(settings: BenchSettings) -> str:
     text = run_yaml(settings, changes)
     construct(Run, text, "against")
     return text
-
-
-def _about() -> dict[str, Any]:
-    """Where and when: a figure without them is worth nothing."""
-    names = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = next((line.partition(":")[2].strip() for line in names.splitlines() if line.startswith("model name")), "")
-    import torch
-
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": f"{len(os.sched_getaffinity(0))} x {model or platform.machine()}",
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
-        "versions": {name: version(name) for name in ("torch", "deepspeed")} | {"python": platform.python_version()},
-        "command": ["pose", *sys.argv[1:]],
-        "load": os.getloadavg()[0],
-    }

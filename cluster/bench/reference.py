@@ -23,6 +23,7 @@ from poselib.model.network import PoseNetwork
 from poselib.settings import ModelSettings
 
 FRAME_PX = 1000
+_FRAMES = 64
 _MEAN, _STD = (np.array(each, np.float32) for each in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 
 
@@ -80,60 +81,85 @@ class UsualTraining:
 
 
 class UsualFrames(Dataset):
-    """Full frames to float32 crops `3 h w`, targets and weights `j 3`.
+    """Pictures to float32 crops `3 h w`, targets and weights `j 3`; the pictures again and again.
 
     Args:
-        frames: JPEG files.
-        frame_to_crop: `n 2 3`, px.
-        targets: `n j 3`, volume units.
+        pictures: JPEG files, or their bytes (uint8 `n`).
+        picture_to_crop: `n 2 3`, px.
+        targets: `n j 3`, volume units; no flip touches them, as only the work counts.
         width: of the crops, px.
         height: of the crops, px.
         color: each channel is multiplied by a draw from 1 - color to 1 + color.
+        flip: probability of mirroring.
+        length: samples of an epoch; 0 for as many as pictures.
     """
 
     def __init__(
         self,
-        frames: Sequence[Path],
-        frame_to_crop: np.ndarray,
+        pictures: Sequence[Path] | Sequence[np.ndarray],
+        picture_to_crop: np.ndarray,
         targets: np.ndarray,
         width: int,
         height: int,
         color: float = 0.2,
+        flip: float = 0.0,
+        length: int = 0,
     ) -> None:
-        self.frames, self.matrices, self.targets = frames, frame_to_crop, targets.astype(np.float32)
-        self.size, self.color = (width, height), color
+        self.pictures, self.matrices, self.targets = pictures, picture_to_crop, targets.astype(np.float32)
+        self.size, self.color, self.flip = (width, height), color, flip
+        self.length = length or len(pictures)
         self.generator = np.random.default_rng(0)
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return self.length
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Decode, warp, recolour, normalise."""
-        bgr = cv2.imread(str(self.frames[index]))
+        """Decode, warp, mirror, recolour, normalise."""
+        index %= len(self.pictures)
+        picture = self.pictures[index]
+        encoded = np.fromfile(picture, np.uint8) if isinstance(picture, Path) else picture
+        bgr = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
         assert bgr is not None
         rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-        crop = cv2.warpAffine(rgb, self.matrices[index], self.size, flags=cv2.INTER_LINEAR).astype(np.float32)
+        crop = cv2.warpAffine(rgb, self.matrices[index], self.size, flags=cv2.INTER_LINEAR)
+        if self.generator.random() < self.flip:
+            crop = crop[:, ::-1]
         gains = self.generator.uniform(1 - self.color, 1 + self.color, 3).astype(np.float32)
-        normalised = (np.clip(crop * gains, 0, 255) / 255 - _MEAN) / _STD
+        normalised = (np.clip(crop.astype(np.float32) * gains, 0, 255) / 255 - _MEAN) / _STD
         target = self.targets[index]
         return np.ascontiguousarray(normalised.transpose(2, 0, 1)), target, np.ones_like(target)
 
 
-def usual_batches(folder: Path, run: Run, workers: int, count: int = 512) -> DataLoader:
-    """A DataLoader over made-up frames of 1000 px, which it writes into `folder` first; endless it is not."""
+def usual_loader(data: UsualFrames, batch: int, workers: int, pin_memory: bool = False) -> DataLoader:
+    """A DataLoader as a careful user sets it up: OpenCV leaves the cores to the workers."""
+    return DataLoader(
+        data,
+        batch,
+        num_workers=workers,
+        drop_last=True,
+        pin_memory=pin_memory,
+        worker_init_fn=_one_thread if workers else None,
+    )
+
+
+def usual_batches(folder: Path, run: Run, workers: int, pin_memory: bool = False) -> DataLoader:
+    """One endless for a bench over made-up frames of 1000 px, which it writes into `folder` first."""
     generator = np.random.default_rng(0)
-    distinct = [folder / f"{index:03}.jpg" for index in range(32)]
-    for path in distinct:
+    frames = [folder / f"{index:03}.jpg" for index in range(_FRAMES)]
+    for path in frames:
         coarse = generator.integers(0, 256, (60, 60, 3), dtype=np.uint8)
         smooth = cv2.resize(coarse, (FRAME_PX, FRAME_PX), interpolation=cv2.INTER_CUBIC).astype(np.int16)
         noisy = np.clip(smooth + generator.normal(0, 4, smooth.shape), 0, 255).astype(np.uint8)
         cv2.imwrite(str(path), noisy, [cv2.IMWRITE_JPEG_QUALITY, 90])
     width, height = run.model.crop_width, run.model.crop_height
     scale = width / (0.45 * FRAME_PX)
-    matrices = np.zeros((count, 2, 3))
+    matrices = np.zeros((_FRAMES, 2, 3))
     matrices[:, 0, 0] = matrices[:, 1, 1] = scale
-    matrices[:, :, 2] = -scale * generator.uniform(0, 0.4 * FRAME_PX, (count, 2))
-    targets = generator.uniform(-0.5, 0.5, (count, 17, 3))
-    frames = [distinct[index % len(distinct)] for index in range(count)]
-    data = UsualFrames(frames, matrices, targets, width, height)
-    return DataLoader(data, run.batch.micro, num_workers=workers, drop_last=True, shuffle=True)
+    matrices[:, :, 2] = -scale * generator.uniform(0, 0.4 * FRAME_PX, (_FRAMES, 2))
+    targets = generator.uniform(-0.5, 0.5, (_FRAMES, 17, 3))
+    data = UsualFrames(frames, matrices, targets, width, height, flip=0.5, length=run.batch.micro * 10**5)
+    return usual_loader(data, run.batch.micro, workers, pin_memory)
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)

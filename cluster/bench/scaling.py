@@ -5,9 +5,13 @@ node and one between the nodes, each of n members moving 2 (n - 1) / n of the gr
 
     exchange = 2 (g - 1) / g * B / node + 2 (m - 1) / m * B / network + 2 (m - 1) * latency * pieces
 
-for B bytes, g GPUs of each of m nodes. Source of the ring's cost: Thakur, Rabenseifner, Gropp, "Optimization of
-collective communication operations in MPICH", 2005. It leaves out stragglers, jitter and the loader, so it is an upper
-bound of the efficiency.
+for B bytes, g GPUs of each of m nodes. From ZeRO stage 1 on, half as much again follows the update, which nothing can
+hide: every rank gathers the parameters that the others have updated, in fp32. (DeepSpeed adds gradients up whole at
+these stages too, then each rank keeps its part: `allreduce_and_scatter`.) A compiled backward pass is one graph, which
+hands all gradients over at its end: then no exchange hides behind it.
+
+Source of the ring's cost: Thakur, Rabenseifner, Gropp, "Optimization of collective communication operations in MPICH",
+2005. It leaves out stragglers, jitter and the loader, so it is an upper bound of the efficiency.
 """
 
 import math
@@ -35,6 +39,8 @@ class StepCost:
         bytes_each: of one of them in the exchange: 4 for fp32, 2 for bf16.
         accumulation: micro-batches of a step.
         overlap: whether the exchange goes on during the last backward pass.
+        zero_stage: what DeepSpeed shards over the ranks.
+        one_graph: whether the backward pass is compiled into one, whose gradients come all at once.
         bucket_bytes: largest piece of an exchange, in bytes of fp32.
     """
 
@@ -46,6 +52,8 @@ class StepCost:
     bytes_each: int = 4
     accumulation: int = 1
     overlap: bool = False
+    zero_stage: int = 0
+    one_graph: bool = False
     bucket_bytes: float = 2e9
 
 
@@ -70,31 +78,41 @@ class Prediction:
 
 def exchange_s(cost: StepCost, gpus: int, network: NetworkSettings) -> float:
     """Seconds that adding the gradients up over all GPUs takes by itself."""
-    within, nodes = min(gpus, network.gpus_per_node), math.ceil(gpus / network.gpus_per_node)
-    size = cost.gradients * cost.bytes_each
     pieces = max(1, math.ceil(cost.gradients * 4 / cost.bucket_bytes))
-    ring = 2 * (within - 1) / within * size / (1e9 * network.node_gb_per_s)
-    between = 2 * (nodes - 1) / nodes * size / (1e9 * network.network_gb_per_s)
-    return ring + between + 2 * (nodes - 1) * network.latency_us * 1e-6 * pieces
+    return 2 * _ring_s(cost.gradients * cost.bytes_each, gpus, network, pieces)
+
+
+def gather_s(cost: StepCost, gpus: int, network: NetworkSettings) -> float:
+    """Seconds of gathering the updated parameters, which are fp32 whatever the gradients are."""
+    return _ring_s(4 * cost.gradients, gpus, network, 1) if cost.zero_stage else 0.0
 
 
 def predict(cost: StepCost, gpus: int, network: NetworkSettings) -> Prediction:
     """A step on that many GPUs."""
     work = cost.accumulation * (cost.forward_s + cost.backward_s) + cost.optimizer_s
-    exchange = exchange_s(cost, gpus, network)
-    exposed = max(0.0, exchange - cost.backward_s) if cost.overlap else exchange
+    hidden = cost.backward_s if cost.overlap and not cost.one_graph else 0.0
+    exposed = max(0.0, exchange_s(cost, gpus, network) - hidden) + gather_s(cost, gpus, network)
     images = cost.images * cost.accumulation * gpus
     return Prediction(gpus, work + exposed, exposed, images / (work + exposed), work / (work + exposed))
 
 
 def settings_that_help(cost: StepCost) -> dict[str, StepCost]:
     """The same step with each setting that could relieve the network."""
-    changed = {
-        "engine.exchange bf16": replace(cost, bytes_each=2),
-        "engine.zero_stage 1 with engine.overlap": replace(cost, overlap=True),
-        "batch.global twice as large": replace(cost, accumulation=2 * cost.accumulation),
-    }
+    changed = {"engine.exchange bf16": replace(cost, bytes_each=2)}
+    if not cost.one_graph:
+        changed["engine.zero_stage 1 with engine.overlap"] = replace(
+            cost, zero_stage=max(1, cost.zero_stage), overlap=True
+        )
+    changed["batch.global twice as large"] = replace(cost, accumulation=2 * cost.accumulation)
     return {name: other for name, other in changed.items() if other != cost}
+
+
+def _ring_s(size: float, gpus: int, network: NetworkSettings, pieces: int) -> float:
+    """Seconds until every GPU has a part of `size` bytes from each other one: within the nodes, then between them."""
+    within, nodes = min(gpus, network.gpus_per_node), math.ceil(gpus / network.gpus_per_node)
+    ring = (within - 1) / within * size / (1e9 * network.node_gb_per_s)
+    between = (nodes - 1) / nodes * size / (1e9 * network.network_gb_per_s)
+    return ring + between + (nodes - 1) * network.latency_us * 1e-6 * pieces
 
 
 def limit(cost: StepCost, network: NetworkSettings, gpus: Sequence[int] = GPUS) -> str:

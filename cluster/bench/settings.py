@@ -44,14 +44,16 @@ class BenchSettings(Run):
         name: of the bench; nothing is written under it.
         data: shard sets; with `data.h36m` the loader is timed too.
         against: settings of a second form, `key=value` each, that takes turns with the first.
-        revision: a git revision of this repository whose code takes turns too.
+        revision: a git revision of this repository whose code takes turns too; of `A..B`, B takes turns with A.
         reference: let the usual way (fp32, NCHW, naive soft-argmax, DistributedDataParallel) take turns too.
-        with_loader: steps fetch batches from the loader; in the usual way from a torch DataLoader on full frames.
+        with_loader: steps fetch batches from the loader, none of them made before the turn; in the usual way from a
+            torch DataLoader on full frames.
         scaling: numbers of ranks on this machine that take turns, such as [1, 2].
         rounds: how often each form has its turn.
-        steps: of a turn.
+        steps: of a turn; with the loader at least twice as many as it makes batches ahead.
         clock: what the rounds go by; `cpu` is the time that rank 0 computes, for CPUs that others use too.
-        most_spread: middle half of the rounds' ratios, as a share of their median, beyond which there is no verdict.
+        most_spread: middle half of the rounds' ratios, as a share of their median, beyond which there is no verdict;
+            below three rounds there is none either.
         paper: print what 1 to 256 GPUs would do with the measured step, see `network`.
         network: the cluster on paper.
         out: JSON file for all figures.
@@ -82,6 +84,10 @@ class BenchSettings(Run):
             raise ValueError(f"against must hold settings as key=value, not {list(self.against)}")
         if self.with_loader and not self.data.h36m:
             raise ValueError("with_loader must be false without data.h36m: there is nothing to load")
+        if self.with_loader and self.clock == "cpu":
+            raise ValueError("clock must be wall with with_loader: a DataLoader's workers compute on other clocks")
+        if self.revision.count("..") > 1:
+            raise ValueError(f"revision must be one revision or two as A..B, not {self.revision!r}")
         if not 0 < self.most_spread <= 1:
             raise ValueError(f"most_spread must lie in 0..1, above 0, not {self.most_spread}")
 

@@ -5,30 +5,42 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cluster.bench.rounds import Ratio
+from cluster.bench.measure import ratio_of
+from cluster.bench.ratio import Ratio
 from cluster.bench.scaling import GPUS, StepCost, limit, predict
 from cluster.bench.settings import BenchSettings, NetworkSettings
+
+_CLOCKS = {"wall": "ms", "cpu": "CPU ms"}
 
 
 def show(report: dict[str, Any], settings: BenchSettings, console: Console) -> None:
     """Print all there is."""
-    _forms(report, settings, console)
-    _stages(report, settings, console)
-    work, ceilings = report["work"], report["ceilings"]
-    console.print(
-        f"{work['flops'] / 1e9:.1f} GFLOP a picture, {work['utilisation']:.0%} of this device's"
-        f" {ceilings[settings.engine.precision] / 1e12:.3g} TFLOP/s in {settings.engine.precision}; the layer roofline"
-        f" is {1e3 * work['roofline_s']:.3g} ms a picture at {ceilings['bytes'] / 1e9:.3g} GB/s"
-        f" ({1e3 * work['eager_roofline_s']:.3g} ms with BatchNorm and ReLU apart): {work['of_roofline']:.0%} reached",
-        soft_wrap=True,
-        highlight=False,
-    )
+    show_forms(report, settings.most_spread, console)
     if "scaling" in report:
-        _scaling(report["scaling"], console)
+        _scaling(report["scaling"], settings.most_spread, console)
     if settings.paper:
-        from cluster.bench.command import step_cost
+        cost = step_cost(report, settings)
+        show_paper(cost, settings.network, console)
+        if settings.engine.overlap and cost.one_graph:
+            _say(
+                console,
+                "engine.overlap hides nothing with engine.compile: the backward pass is one graph, which hands all"
+                " gradients over at its end",
+            )
 
-        show_paper(step_cost(report, settings), settings.network, console)
+
+def show_forms(report: dict[str, Any], most_spread: float, console: Console) -> None:
+    """Forms, their stages and how near they come to the device's ceilings."""
+    _forms(report, most_spread, console)
+    _stages(report, console)
+    for name, row in report["forms"].items():
+        _say(console, f"{name}: {_work(row, report['ceilings'])}")
+        if row.get("cudagraph_skips"):
+            _say(
+                console,
+                f"{name}: the compiler left CUDA graphs out {row['cudagraph_skips']:.0f} times; with"
+                " TORCH_LOGS=perf_hints it says why",
+            )
 
 
 def show_paper(cost: StepCost, network: NetworkSettings, console: Console) -> None:
@@ -38,49 +50,88 @@ def show_paper(cost: StepCost, network: NetworkSettings, console: Console) -> No
         row = predict(cost, gpus, network)
         table.add_row(str(gpus), f"{row.images_per_s:.0f}", f"{row.efficiency:.1%}", f"{1e3 * row.exposed_s:.1f}")
     console.print(table)
-    console.print(limit(cost, network), soft_wrap=True, highlight=False)
+    _say(console, limit(cost, network))
 
 
-def _forms(report: dict[str, Any], settings: BenchSettings, console: Console) -> None:
-    table = Table("form", "ms a step", "img/s", "rounds' spread", "peak MiB", "this is faster by", "spread", "verdict")
+def step_cost(report: dict[str, Any], settings: BenchSettings) -> StepCost:
+    """The measured step of the first form, for the model on paper."""
+    name, row = next(iter(report["forms"].items()))
+    engine, images = settings.engine, settings.batch.micro
+    stages = {stage: seconds * row["images"] for stage, seconds in report["stages"][name].items()}
+    return StepCost(
+        images,
+        stages["forward"] + stages["batch"],
+        stages["backward"],
+        stages["optimizer"],
+        row["parameters"],
+        2 if engine.exchange == "bf16" else 4,
+        overlap=engine.overlap,
+        zero_stage=engine.zero_stage,
+        one_graph=engine.compile != "off",
+        bucket_bytes=1e6 * engine.bucket_mb,
+    )
+
+
+def _forms(report: dict[str, Any], most_spread: float, console: Console) -> None:
+    first = next(iter(report["forms"]))
+    clock = _CLOCKS[report["clock"]]
+    table = Table(
+        *("form", f"{clock} a step", "img/s", "spread", "peak MiB"),
+        *(f"{first} is faster by", "verdict", "first loss"),
+    )
+    doubts: dict[str, str] = {}
     for name, row in report["forms"].items():
-        ratio = Ratio(**report["ratios"][name]) if name in report["ratios"] else None
-        busy = bool(ratio) and ratio.spread > settings.most_spread  # type: ignore[union-attr]
-        cells = (f"{row['ms']:.1f}", f"{row['img_per_s']:.1f}", f"{row['spread']:.1%}")
-        told = ("", "", "")
-        if ratio:
-            verdict = "no verdict: a busy machine" if busy else ("faster" if ratio.median > 1 else "slower")
-            told = (f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f})", f"{ratio.spread:.1%}", verdict)
-        table.add_row(name, *cells, f"{report['memory'][name] / 2**20:.0f}", *told)
+        cells = (f"{row['ms']:.1f}", f"{row['img_per_s']:.1f}", f"{row['spread']:.1%}", f"{row['bytes'] / 2**20:.0f}")
+        told, loss = ("", ""), f"{row['first_loss']:.6g}"
+        if name in report["ratios"]:
+            ratio = ratio_of(report, name)
+            told = (ratio.told(), ratio.direction(most_spread))
+            doubts[name] = ratio.doubt(most_spread)
+            loss = f"{report['ratios'][name]['first_loss']:+.2%}"
+        table.add_row(name, *cells, *told, loss)
     console.print(table)
-    if any(row["spread"] > settings.most_spread for row in report["forms"].values()):
-        console.print(
-            f"a busy machine: rounds spread by more than {settings.most_spread:.0%}, load average"
-            f" {report['load']:.1f} before; take the ratios, not the times",
-            soft_wrap=True,
-            highlight=False,
-        )
+    for name, doubt in doubts.items():
+        if doubt:
+            _say(console, f"{name}: {doubt}")
+    if any(row["spread"] > most_spread for row in report["forms"].values()):
+        load = f", load average {report['load']:.1f} before" if "load" in report else ""
+        _say(console, f"rounds' times spread by more than {most_spread:.0%}{load}; take the ratios, not the times")
 
 
-def _stages(report: dict[str, Any], settings: BenchSettings, console: Console) -> None:
+def _stages(report: dict[str, Any], console: Console) -> None:
     names = list(report["stages"])
     table = Table("stage, ms a picture", *names)
+    rest = [""] * (len(names) - 1)
     for stage, seconds in report.get("loader", {}).items():
         if stage != "whole":
-            table.add_row({"copy": "H2D"}.get(stage, stage), f"{1e3 * seconds:.3f}", *[""] * (len(names) - 1))
-    for stage in report["stages"][names[0]]:
-        per_picture = (1e3 * report["stages"][name][stage] / settings.batch.micro for name in names)
-        table.add_row(stage, *(f"{ms:.3f}" for ms in per_picture))
-    table.add_row("checkpoint, ms each", f"{1e3 * report['checkpoint_s']:.0f}", *[""] * (len(names) - 1))
+            table.add_row(stage, f"{1e3 * seconds:.3f}", *rest)
+    for stage in dict.fromkeys(stage for row in report["stages"].values() for stage in row):
+        found = [report["stages"][name].get(stage) for name in names]
+        table.add_row(stage, *("in backward" if each is None else f"{1e3 * each:.3f}" for each in found))
+    if "checkpoint_s" in report:
+        table.add_row("checkpoint, ms each", f"{1e3 * report['checkpoint_s']:.0f}", *rest)
     console.print(table)
 
 
-def _scaling(rows: dict[str, Any], console: Console) -> None:
-    first = min(rows, key=int)
-    table = Table("ranks", "img/s", "of as many times the fewest's", "exchange", "rounds' spread")
+def _work(row: dict[str, Any], ceilings: dict[str, float]) -> str:
+    """Utilisation and the distance from the roofline, in a sentence."""
+    return (
+        f"{row['flops'] / 1e9:.1f} GFLOP a picture, {row['utilisation']:.0%} of this device's"
+        f" {ceilings[row['ceiling']] / 1e12:.3g} TFLOP/s in {row['ceiling']}; the layer roofline is"
+        f" {1e3 * row['roofline_s']:.3g} ms a picture at {ceilings['bytes'] / 1e9:.3g} GB/s"
+        f" ({1e3 * row['eager_roofline_s']:.3g} ms with BatchNorm and ReLU apart): {row['of_roofline']:.0%} reached"
+    )
+
+
+def _scaling(rows: dict[str, Any], most_spread: float, console: Console) -> None:
+    first = next(iter(rows))
+    table = Table("ranks", "img/s", f"of as many times {first}'s", "exchange")
     for name, row in rows.items():
-        share = row["img_per_s"] / int(name) / (rows[first]["img_per_s"] / int(first))
-        table.add_row(
-            name, f"{row['img_per_s']:.1f}", f"{share:.0%}", f"{row['exchange_share']:.1%}", f"{row['spread']:.1%}"
-        )
+        share, exchange = Ratio(**row["share"]), row["exchange_share"]
+        told = (share.told(), f"{share.spread:.1%}", share.doubt(most_spread)) if name != first else ("", "", "")
+        table.add_row(name, f"{row['img_per_s']:.1f}", *told, "in backward" if exchange is None else f"{exchange:.1%}")
     console.print(table)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, highlight=False)

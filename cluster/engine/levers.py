@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+from typing import Final
 
 import torch
 
@@ -11,7 +12,8 @@ from cluster.settings import EngineSettings, Run
 from cluster.world import World
 from poselib.errors import InputError
 
-_COMPILERS = ("c++", "g++", "clang++")
+_COMPILERS: Final = {"cpu": ("CXX", "c++", "g++", "clang++"), "cuda": ("CC", "gcc", "clang")}
+"""A variable that names the compiler, then those that torch and Triton look for."""
 
 
 def build_engine(run: Run, network: torch.nn.Module, world: World, accumulation: int, device: torch.device) -> Engine:
@@ -42,15 +44,16 @@ def check_levers(settings: EngineSettings, device: torch.device) -> None:
         raise InputError(f"engine.cuda_graphs must be false on {_named(device)}: only CUDA devices have such graphs")
     if settings.compile == "off":
         return
-    if device.type == "cuda":
-        if importlib.util.find_spec("triton") is None:
-            raise InputError("engine.compile must be off here: the package triton, which it needs on GPUs, is missing")
-        if torch.cuda.get_device_capability(device) < (7, 0):
-            raise InputError(f"engine.compile must be off on {_named(device)}: Triton needs compute capability 7.0")
-    elif not any(shutil.which(name) for name in (os.environ.get("CXX") or "c++", *_COMPILERS)):
-        raise InputError(
-            "engine.compile must be off here: on a CPU it needs a C++ compiler, such as g++, and none is found"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise InputError("engine.compile must be off here: the package triton, which it needs on GPUs, is missing")
+    variable, *names = _COMPILERS[device.type]
+    if not any(shutil.which(name) for name in (os.environ.get(variable) or names[0], *names)):
+        needed = (
+            "on GPUs it needs a C compiler for Triton" if device.type == "cuda" else "on a CPU it needs a C++ compiler"
         )
+        raise InputError(f"engine.compile must be off here: {needed}, such as {names[-2]}, and none is found")
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (7, 0):
+        raise InputError(f"engine.compile must be off on {_named(device)}: Triton needs compute capability 7.0")
 
 
 def _named(device: torch.device) -> str:

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from cluster.bench.forms import made_up
 from cluster.bench.reference import UsualFrames, UsualTraining, usual_batches
-from cluster.bench.worker import made_up
 from cluster.settings import BatchSettings, LossSettings, Run
 from cluster.settings_data import DataSettings
 from poselib.errors import InputError
@@ -86,6 +86,10 @@ def test_frames_become_crops(tmp_path: Path) -> None:
 
 
 def test_made_up_frames_make_batches(tmp_path: Path) -> None:
-    images, targets, weights = next(iter(usual_batches(tmp_path, RUN, workers=0, count=8)))
+    loader = usual_batches(tmp_path, RUN, workers=1)
+    batches = iter(loader)
+    for _ in range(20):  # more than there are frames
+        images, targets, weights = next(batches)
     assert images.shape == (4, 3, 96, 64)
     assert targets.shape == weights.shape == (4, 17, 3)
+    assert len(loader) == 10**5

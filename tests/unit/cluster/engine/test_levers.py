@@ -162,6 +162,9 @@ def test_what_a_machine_lacks_is_refused_by_name(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match=r"engine\.compile must be off here: on a CPU it needs a C\+\+ compiler"):
         check_levers(EngineSettings(compile="default"), CPU)
     check_levers(EngineSettings(), CPU)
+    monkeypatch.setattr("cluster.engine.levers.importlib.util.find_spec", lambda name: "there")
+    with pytest.raises(InputError, match=r"engine\.compile must be off here: on GPUs it needs a C compiler for Triton"):
+        check_levers(EngineSettings(compile="default"), torch.device("cuda"))
     monkeypatch.setattr("cluster.engine.levers.importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="triton"):
         check_levers(EngineSettings(compile="default"), torch.device("cuda"))
