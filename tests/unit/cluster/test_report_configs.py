@@ -112,8 +112,11 @@ def test_the_baseline_takes_the_reports_choices() -> None:
 
 def test_the_cluster_run_is_the_final_network_on_more_ranks() -> None:
     changed = differences(packaged("cluster/final.yaml"))
-    scaled = {key: changed.pop(key) for key in list(changed) if key.startswith(("batch.", "optimizer.", "engine."))}
+    own = ("batch.", "optimizer.", "engine.", "checkpoint.", "name")
+    scaled = {key: changed.pop(key) for key in list(changed) if key.startswith(own)}
     assert changed == {key: value for key, value in FINAL.items() if key != "batch.micro"}
+    assert packaged("cluster/final.yaml").folder != packaged("report/final.yaml").folder
+    assert (scaled["checkpoint.every_steps"], scaled["checkpoint.asynchronous"]) == (500, True)
     assert (scaled["optimizer.lr_scale"], scaled["engine.ranks"], scaled["engine.precision"]) == ("sqrt", 0, "bf16")
 
 
