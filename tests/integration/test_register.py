@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import pose
@@ -26,56 +24,16 @@ from cluster.tracking.journal import Journal
 from cluster.tracking.logged_model import WEIGHTS_TAG
 from cluster.tracking.settings import TrackingSettings
 from cluster.tracking.tables import write_score_tables
-from cluster.weights import SavedModel, save_model
-from poselib.model.network import PoseNetwork
-from poselib.settings import ModelSettings
+from cluster.world import free_port
+from mlflow_servers import make_run, stop, wait_for
 from poselib.skeleton import H36M_JOINTS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + 180
-    while time.monotonic() < end:
-        assert process.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.3)
-    raise AssertionError(log.read_text())
-
-
-def stop(process: subprocess.Popen) -> None:
-    os.killpg(process.pid, 15)
-    process.wait(60)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A trained run, as far as anything here looks; crops are stretched, which a weights file alone does not say."""
-    folder = tmp_path_factory.mktemp("runs") / "small"
-    folder.mkdir()
-    torch.manual_seed(0)
-    network = PoseNetwork(ModelSettings("resnet10", 4, 64, 96, 8, 2000.0, (1, 2), 0, 8, 2)).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
-    save_model(folder / "model.safetensors", SavedModel(network, 7, 99.0, np.zeros((17, 3))))
-    (folder / "run.yaml").write_text("crop: {aspect: stretch}\ntracking: {enabled: false}\n")
-    with Journal(folder) as journal:
-        journal.params({"model.backbone": "resnet10"})
-        journal.metrics(1, {"train/loss": 1.0, "val/mpjpe_mm": 99.0})
-        journal.status("finished")
-    return folder
+    return make_run(tmp_path_factory.mktemp("runs") / "small")
 
 
 @pytest.fixture(scope="module")
