@@ -1,12 +1,13 @@
 """Nodes that differ are named in one line before the first step, and the job ends."""
 
 import shutil
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 
 import drill
-from cluster import keys
+from cluster.snapshot import take_snapshot
 from lab import Lab
 
 pytestmark = [pytest.mark.slurm, pytest.mark.drill]
@@ -35,8 +36,21 @@ def test_a_shard_set_that_one_node_does_not_see(refused) -> None:
     assert "h36m" in said
 
 
+def other_on_n2(lab: Lab, file: Path, text: str, tmp_path: Path) -> None:
+    """On that node the file holds this text."""
+    (tmp_path / "other").write_text(text)
+    lab.run(["mount", "--bind", tmp_path / "other", file], node="n2")
+
+
 def test_a_node_with_other_code(refused, tmp_path: Path) -> None:
-    edited = Path(keys.__file__)
-    (tmp_path / "edited.py").write_text(edited.read_text() + "# edited\n")
-    said = refused(lambda lab, shards: lab.run(["mount", "--bind", tmp_path / "edited.py", edited], node="n2"))
+    copy = take_snapshot(tmp_path / "job" / "runs" / "drill").folder / "cluster" / "keys.py"
+    said = refused(lambda lab, shards: other_on_n2(lab, copy, f"{copy.read_text()}# edited\n", tmp_path))
     assert "pose train: n2: other code than on the other nodes; see `pose doctor`" in said
+
+
+def test_a_node_with_other_packages(refused, tmp_path: Path) -> None:
+    installed = distribution("rich")
+    file = Path(str(installed.locate_file(f"rich-{installed.version}.dist-info/METADATA")))
+    other = file.read_text().replace(f"\nVersion: {installed.version}\n", "\nVersion: 0.0.1\n")
+    said = refused(lambda lab, shards: other_on_n2(lab, file, other, tmp_path))
+    assert "pose train: n2: other packages than on the other nodes; see `pose doctor`" in said
