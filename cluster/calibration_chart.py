@@ -23,7 +23,7 @@ def calibration_chart(calibration: Calibration, title: str = "", size_px: int = 
     axes.plot(
         calibration.predicted_mm, calibration.observed_mm, "o-", color="#0072b2", label="bins of equally many joints"
     )
-    axes.set(xlim=(0, top), ylim=(0, top), xlabel="predicted spread, mm", ylabel="true error, root mean square, mm")
+    axes.set(xlim=(0, top), ylim=(0, top), xlabel="joint's own spread, mm", ylabel="root-relative error (rms), mm")
     axes.set_aspect("equal")
     axes.grid(color="0.92")
     said = (

@@ -14,10 +14,11 @@ from cluster.samples import Samples, digest, encode_samples
 from cluster.scorepage import Picture, picture_sheet, png, render_page
 from cluster.tracking.files import write_json
 from cluster.tracking.provenance import code_version
+from cluster.words import amount, plain, unit
 from poselib import metrics
-from poselib.calibration import Calibration, calibrate
+from poselib.calibration import Calibration, calibrate_poses
 from poselib.errors import InputError
-from poselib.skeleton import H36M_JOINTS, ROOT
+from poselib.skeleton import H36M_JOINTS
 from shards.atomic import write_whole
 from shards.sample import Names
 
@@ -96,12 +97,8 @@ def score(evaluated: Evaluated) -> dict[str, Any]:
 
 
 def calibration(evaluated: Evaluated) -> Calibration | None:
-    """Predicted spreads against true errors, the root left out; None for a head without heat maps."""
-    errors_mm = metrics.joint_errors_mm(evaluated.predicted_mm, evaluated.true_mm)
-    moving = np.arange(len(H36M_JOINTS)) != ROOT
-    if not np.isfinite(evaluated.spread_mm[:, moving]).any():
-        return None
-    return calibrate(evaluated.spread_mm[:, moving], errors_mm[:, moving])
+    """Predicted spreads against true errors; None for a head without heat maps."""
+    return calibrate_poses(evaluated.spread_mm, evaluated.predicted_mm, evaluated.true_mm)
 
 
 def _calibration_figures(found: Calibration | None) -> dict[str, Any]:
@@ -211,16 +208,16 @@ def print_score(result: dict[str, Any], console: Console) -> None:
         console.print(table)
     card = Table(title="protocol", show_header=False)
     for label, value in {**result["protocol"], "code version": result["code_version"]}.items():
-        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        card.add_row(escape(label), escape(text))
+        card.add_row(escape(label), escape(plain(value)))
     console.print(card)
 
 
 def calibration_line(result: dict[str, Any]) -> str:
     """What the predicted spreads are worth, in one line."""
     return (
-        f"calibration error of the predicted spreads {result['calibration_error']:.2f} (0 is best), true error / spread"
-        f" {result['calibration_ratio']:.2f}, rank correlation {result['calibration_rank_correlation']:.2f}"
+        f"calibration error of the predicted spreads {result['calibration_error']:.2f} (0 is best), root-relative error"
+        f" / joint's own spread {result['calibration_ratio']:.2f}, rank correlation"
+        f" {result['calibration_rank_correlation']:.2f}"
     )
 
 
@@ -251,7 +248,7 @@ def print_comparison(
 
 def format_figure(key: str, value: float) -> str:
     """A figure for people: one decimal of mm, or of a percentage."""
-    return f"{value:.1f} mm" if key.endswith("_mm") else f"{100 * value:.1f} %"
+    return f"{amount(key, value)} {unit(key)}"
 
 
 def _table(title: str, first: str) -> Table:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cluster.words import amount, plain, unit
 from poselib.drawing import LEFT, RIGHT, TRUNK, contact_sheet, draw_skeleton, plot_pose_3d
 from poselib.metrics import joint_errors_mm
 from poselib.skeleton import H36M_JOINTS, ROOT
@@ -75,7 +76,7 @@ def render_page(
         calibration=base64.b64encode(calibration).decode(),
         samples=[_sample(picture) for picture in pictures],
         colors={"right": _css(RIGHT), "left": _css(LEFT), "trunk": _css(TRUNK)},
-        protocol={key: _plain(value) for key, value in score["protocol"].items()},
+        protocol={key: plain(value) for key, value in score["protocol"].items()},
     )
 
 
@@ -86,9 +87,8 @@ def picture_sheet(pictures: list[Picture]) -> bytes:
 
 
 def _tile(key: str, label: str, score: dict[str, Any]) -> dict[str, str]:
-    unit, factor = ("mm", 1) if key.endswith("_mm") else ("%", 100)
-    value, baseline = factor * score[key], factor * score[f"mean_pose_{key}"]
-    return {"label": label, "value": f"{value:.1f}", "unit": unit, "baseline": f"{baseline:.1f}"}
+    value, baseline = amount(key, score[key]), amount(key, score[f"mean_pose_{key}"])
+    return {"label": label, "value": value, "unit": unit(key), "baseline": baseline}
 
 
 def _bars(values: dict[str, float], baseline: dict[str, float]) -> list[dict[str, str]]:
@@ -133,9 +133,3 @@ def png(image: np.ndarray) -> bytes:
 
 def _css(color: tuple[int, int, int]) -> str:
     return f"rgb({color[0]} {color[1]} {color[2]})"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -8,7 +8,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import gammainc
 
+from poselib.metrics import joint_errors_mm
 from poselib.settings import ModelSettings
+from poselib.skeleton import ROOT
 
 NEAR_MM: Final = 150.0
 """The distance that a joint's confidence speaks of: that of 3D PCK."""
@@ -72,6 +74,28 @@ def calibrate(spread_mm: Float[np.ndarray, "..."], error_mm: Float[np.ndarray, "
         ratio=_rms(error) / max(_rms(spread), 0.01),
         rank_correlation=_spearman(spread, error),
     )
+
+
+def calibrate_poses(
+    spread_mm: Float[np.ndarray, "n 17"],
+    predicted_mm: Float[np.ndarray, "n 17 3"],
+    true_mm: Float[np.ndarray, "n 17 3"],
+) -> Calibration | None:
+    """The spreads of scored poses against their errors; None for a head without heat maps.
+
+    The two do not quite speak of the same: a spread is that of the joint's own place, an error is root-relative, as
+    every figure of a score is. The pelvis' error is in it too: it adds to the joint's, or cancels it where both are off
+    alike. The root itself, whose error is 0 by definition, is left out.
+
+    Args:
+        spread_mm: `n 17`; NaN where a head has no heat maps.
+        predicted_mm: `n 17 3`, root-relative, camera frame.
+        true_mm: the same, of the truth.
+    """
+    moving = np.arange(spread_mm.shape[1]) != ROOT
+    if not np.isfinite(spread_mm[:, moving]).any():
+        return None
+    return calibrate(spread_mm[:, moving], joint_errors_mm(predicted_mm, true_mm)[:, moving])
 
 
 def deviation_to_mm(

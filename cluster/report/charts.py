@@ -5,9 +5,8 @@ from typing import Any, Final
 import numpy as np
 
 from cluster.report.scored import ScoredRun
-from poselib.calibration import Calibration, calibrate
+from poselib.calibration import Calibration, calibrate_poses
 from poselib.metrics import joint_errors_mm
-from poselib.skeleton import ROOT
 
 _BINS: Final = 40
 _POINTS: Final = 151
@@ -35,13 +34,4 @@ def within(runs: list[ScoredRun]) -> dict[str, Any]:
 
 def calibrations(runs: list[ScoredRun]) -> list[Calibration | None]:
     """Each run's calibration; None for a head without heat maps."""
-    return [_calibration(run) for run in runs]
-
-
-def _calibration(run: ScoredRun) -> Calibration | None:
-    # The root's error is 0 by definition.
-    spread = np.delete(run.samples.spread_mm, ROOT, axis=1).astype(np.float64)
-    if not np.isfinite(spread).any():
-        return None
-    errors = np.delete(joint_errors_mm(run.samples.predicted_mm, run.samples.true_mm), ROOT, axis=1)
-    return calibrate(spread, errors)
+    return [calibrate_poses(one.spread_mm, one.predicted_mm, one.true_mm) for one in (run.samples for run in runs)]

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import plotly.offline
@@ -18,11 +18,12 @@ from cluster.report.charts import calibrations, histogram, within
 from cluster.report.figures import Difference, Measured, Sureness
 from cluster.report.gallery import Group, Photo
 from cluster.report.scored import ScoredRun
+from cluster.report.words import calibration_words, change, sureness_words, verdict
 from cluster.scorecard import FIGURES
+from cluster.words import amount, plain, unit
 from poselib.camera import apply_affine
 from poselib.skeleton import BONES, H36M_JOINTS, RIGHT_JOINTS
 
-_HIGHER_IS_BETTER: Final = ("pck_150", "auc")
 Differences = dict[tuple[str, str], Difference]
 
 
@@ -75,9 +76,9 @@ def render(report: Report) -> str:
         headline=overall.get("headline"),
         tiles=overall.get("tiles", []),
         comparison=_comparison(report) if many else [],
-        sureness=_sureness(report.sureness, many),
+        sureness=sureness_words(report.sureness, many),
         charts=[("Per action", _bars(report, "action")), ("Per joint", _bars(report, "joint"))],
-        calibrations=[{"label": run.label} | _in_words(one) for run, one in zip(report.runs, found, strict=True)],
+        calibrations=[{"label": r.label} | calibration_words(one) for r, one in zip(report.runs, found, strict=True)],
         calibrated=any(found),
         photo_note=report.photo_note,
         groups=report.groups,
@@ -119,12 +120,12 @@ def _overall(report: Report) -> dict[str, Any]:
     def tile(key: str) -> dict[str, str]:
         baseline = card.get(f"mean_pose_{key}")
         own = report.own.get(("overall", key))
-        interval = f"{_amount(key, own.low)} to {_amount(key, own.high)}" if own and own.low is not None else ""
+        interval = f"{amount(key, own.low)} to {amount(key, own.high)}" if own and own.low is not None else ""
         return {
             "label": FIGURES[key],
-            "value": _amount(key, overall[key]),
-            "unit": _unit(key),
-            "baseline": "–" if baseline is None else _amount(key, baseline),
+            "value": amount(key, overall[key]),
+            "unit": unit(key),
+            "baseline": amount(key, baseline),
             "interval": interval,
         }
 
@@ -137,42 +138,14 @@ def _comparison(report: Report) -> list[dict[str, Any]]:
     for key, label in FIGURES.items():
         cells: list[dict[str, str]] = []
         for number, measured in enumerate(report.measured):
-            cell = {"value": f"{_amount(key, measured.overall[key])} {_unit(key)}", "change": ""}
+            cell = {"value": f"{amount(key, measured.overall[key])} {unit(key)}", "change": ""}
             if number:
-                change = report.changes[number - 1][("overall", key)]
-                cell["change"] = _change(key, change)
-                cell["verdict"], cell["words"] = _verdict(key, change)
+                difference = report.changes[number - 1][("overall", key)]
+                cell["change"] = change(key, difference)
+                cell["verdict"], cell["words"] = verdict(key, difference)
             cells.append(cell)
         rows.append({"label": label, "cells": cells})
     return rows
-
-
-def _change(key: str, change: Difference) -> str:
-    """`−3.2 [−5.1, −1.4]`."""
-    said = _signed(key, change.mean)
-    if change.low is None or change.high is None:
-        return said
-    return f"{said} [{_signed(key, change.low)}, {_signed(key, change.high)}]"
-
-
-def _verdict(key: str, change: Difference) -> tuple[str, str]:
-    """A class and a word: a difference counts only where its interval leaves out 0."""
-    if change.low is None or change.high is None:
-        return "", ""
-    if change.low <= 0 <= change.high:
-        return "", "no clear difference"
-    better = (change.mean > 0) == (key in _HIGHER_IS_BETTER)
-    return ("better", "better") if better else ("worse", "worse")
-
-
-def _sureness(sureness: Sureness, many: bool) -> str:
-    if sureness.units < 2:
-        return ""
-    kind = "Paired bootstrap" if many else "Bootstrap"
-    text = f"{kind}, 95 %: {sureness.units} {'takes' if sureness.by_take else 'single poses'} are resampled"
-    if sureness.by_take:
-        return f"{text}, each with all its cameras and frames, for these resemble each other."
-    return f"{text}. There are too few takes to resample these, so the intervals are narrower than they should be."
 
 
 def _bars(report: Report, kind: str) -> list[dict[str, Any]]:
@@ -187,13 +160,13 @@ def _bars(report: Report, kind: str) -> list[dict[str, Any]]:
 
     def lane(number: int, name: str) -> dict[str, str]:
         value, mark = per[number][name], baseline.get(name)
-        change = report.changes[number - 1].get((kind, name)) if number else None
+        difference = report.changes[number - 1].get((kind, name)) if number else None
         return {
             "value": f"{value:.1f}",
             "length": f"{100 * value / longest:.2f}",
             "mark": "" if mark is None else f"{100 * mark / longest:.2f}",
             "baseline": "" if mark is None else f"{mark:.1f}",
-            "change": _change("mpjpe_mm", change) if change else "",
+            "change": change("mpjpe_mm", difference) if difference else "",
         }
 
     return [
@@ -206,20 +179,6 @@ def _bars(report: Report, kind: str) -> list[dict[str, Any]]:
     ]
 
 
-def _in_words(found: Any) -> dict[str, str]:
-    if found is None:
-        return {"error": "–", "words": "This head has no heat maps, so it foretells no spread."}
-    ratio, rank = found.ratio, found.rank_correlation
-    size = "larger" if ratio > 1 else "smaller"
-    return {
-        "error": f"{found.error:.2f}",
-        "words": (
-            f"True errors are {ratio:.2f} times the predicted spread, {size} than foretold. Rank correlation {rank:.2f}"
-            f" (1: a larger spread always means a larger error; 0: it says nothing)."
-        ),
-    }
-
-
 def _protocols(runs: list[ScoredRun]) -> list[tuple[str, list[str], bool]]:
     """The cards in one: key, the value that all share or each run's own, and whether that forbids comparing."""
     cards = [{**run.card["protocol"], "code version": run.card.get("code_version", "")} for run in runs]
@@ -227,7 +186,7 @@ def _protocols(runs: list[ScoredRun]) -> list[tuple[str, list[str], bool]]:
     for key in dict.fromkeys(key for card in cards for key in card):
         values = [card.get(key) for card in cards]
         same = all(value == values[0] for value in values)
-        shown = [_plain(values[0])] if same else [f"{r.label}: {_plain(v)}" for r, v in zip(runs, values, strict=True)]
+        shown = [plain(values[0])] if same else [f"{r.label}: {plain(v)}" for r, v in zip(runs, values, strict=True)]
         rows.append((key, shown, not same and key in MEASURED))
     return rows
 
@@ -287,23 +246,3 @@ def _sample(runs: list[ScoredRun], place: int, photo: Photo | None) -> dict[str,
 
 def _round(values: np.ndarray) -> list[Any]:
     return np.round(values.astype(np.float64), 1).tolist()
-
-
-def _amount(key: str, value: float | None) -> str:
-    return "–" if value is None else f"{value if key.endswith('_mm') else 100 * value:.1f}"
-
-
-def _signed(key: str, value: float) -> str:
-    said = f"{value if key.endswith('_mm') else 100 * value:+.1f}"
-    return "0.0" if float(said) == 0 else said.replace("-", "−")
-
-
-def _unit(key: str) -> str:
-    return "mm" if key.endswith("_mm") else "%"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text or "none"

@@ -73,7 +73,7 @@
           marker: { size: 8, color: color(`run-${run}`) },
           hovertemplate: `spread %{x:.0f} mm, error %{y:.0f} mm<extra>${many ? plain(data.runs[run]) : ""}</extra>`,
         })),
-      ], layout("predicted spread, mm", "true error (rms), mm"), config);
+      ], layout("joint's own spread, mm", "root-relative error (rms), mm"), config);
     },
   };
 
@@ -143,6 +143,12 @@
   const distance = (one, other) => Math.hypot(...one.map((value, axis) => value - other[axis]));
   const errorsOf = (sample, run) => sample.mm[run].map((joint, at) => distance(joint, sample.true_mm[at]));
 
+  // None without WebGL: Plotly then says so in the chart's place.
+  const cameraNow = () => {
+    const scene = $("space")._fullLayout?.scene?._scene;
+    return scene?.glplot ? scene.getCamera() : undefined;
+  };
+
   charts.space = (Plotly, element) => {
     const sample = shown();
     const truth = upright(sample.true_mm);
@@ -163,7 +169,7 @@
     });
     const [xaxis, yaxis, zaxis] = bounds.map(axis);
     // Another sample is seen from where one looks now.
-    const camera = element._fullLayout?.scene?._scene?.getCamera() ?? { eye: first, projection: { type: "perspective" } };
+    const camera = cameraNow() ?? { eye: first, projection: { type: "perspective" } };
     return Plotly.react(element, traces, {
       margin: { l: 0, r: 0, t: 0, b: 0 }, paper_bgcolor: "rgba(0,0,0,0)", showlegend: false,
       hoverlabel: { bgcolor: color("card"), font: { color: color("ink") } },
@@ -252,10 +258,11 @@
 
   // ---- turning by keys and buttons
 
-  const eye = () => ({ ...$("space")._fullLayout.scene._scene.getCamera().eye });
-  const look = async (from) => { if (drawn.has($("space"))) (await plotly()).relayout($("space"), { "scene.camera.eye": from }); };
+  const look = async (from) => { if (cameraNow()) (await plotly()).relayout($("space"), { "scene.camera.eye": from }); };
   const turn = (right, up, nearer) => {
-    const { x, y, z } = eye();
+    const from = cameraNow();
+    if (!from) return;
+    const { x, y, z } = from.eye;
     const radius = Math.min(6, Math.max(0.5, Math.hypot(x, y, z) * nearer));
     const around = Math.atan2(y, x) + right;
     const above = Math.max(-1.5, Math.min(1.5, Math.atan2(z, Math.hypot(x, y)) + up));

@@ -120,6 +120,7 @@ def wait_drawn(page, name: str) -> None:
 def test_charts_are_drawn_and_the_skeleton_turns_by_mouse_keys_and_buttons(opened, pages):
     page = opened("one", viewport={"width": 1200, "height": 900})
     assert page.locator(".headline .value").inner_text().split()[1] == "mm"
+    assert page.locator(".tile", has_text="95 %").count() == 5  # all but the median
     for name in ("histogram", "within", "calibration"):
         wait_drawn(page, name)
         assert page.locator(f"#{name} .trace").count() >= 1
@@ -138,6 +139,31 @@ def test_charts_are_drawn_and_the_skeleton_turns_by_mouse_keys_and_buttons(opene
     until(page, f"Math.abs({EYE}[0] - {dragged[0]}) > 0.05")
     page.get_by_role("button", name="From above").click()
     until(page, f"{EYE}[2] > 1.5")
+
+
+def test_without_webgl_the_page_says_so_and_keys_do_no_harm(chromium, pages):
+    wrong, browser = (
+        [],
+        chromium.browser_type.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-3d-apis"]
+        ),
+    )
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(pages["one"])
+    page.wait_for_selector("html[data-ready]", state="attached")
+    page.locator("#space").scroll_into_view_if_needed()
+    page.wait_for_selector("#space[data-drawn]", state="attached", timeout=120_000)
+    assert "WebGL" in page.locator("#space").inner_text()
+    page.locator("#space").focus()
+    page.keyboard.press("ArrowLeft")
+    page.get_by_role("button", name="From above").click()
+    page.get_by_role("button", name="Next ›").click()
+    assert "(2 of 4)" in page.locator("#howfar").inner_text()
+    page.wait_for_timeout(500)
+    assert "WebGL" in page.locator("#space").inner_text()
+    browser.close()
+    assert wrong == []
 
 
 def test_another_sample_is_shown_by_keyboard_alone_and_the_view_stays(opened):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from poselib.calibration import calibrate, confidence, joint_spread_mm
+from poselib.calibration import calibrate, calibrate_poses, confidence, joint_spread_mm
 
 pytestmark = pytest.mark.unit
 
@@ -48,6 +48,18 @@ def test_fewer_joints_than_bins_is_a_bin_each():
     found = calibrate(np.array([1.0, 2.0]), np.array([2.0, 2.0]))
     assert found.counts.tolist() == [1, 1]
     assert found.error == pytest.approx(0.5)
+
+
+def test_poses_are_judged_by_their_errors_from_the_root_which_does_not_count():
+    rng = np.random.default_rng(0)
+    true, away = rng.normal(0, 300, (200, 17, 3)), rng.normal(0, 20, (200, 17, 3))
+    true[:, 0] = away[:, 0] = 0
+    spread = np.full((200, 17), 20 * np.sqrt(3))
+    spread[:, 0] = 999
+    found = calibrate_poses(spread, true + away, true)
+    assert found.counts.sum() == 200 * 16
+    assert found.ratio == pytest.approx(1, abs=0.03)
+    assert calibrate_poses(np.full((200, 17), np.nan), true + away, true) is None
 
 
 def test_confidence_is_the_share_of_draws_within_150_mm():
