@@ -17,6 +17,7 @@ from poselib.errors import InputError
 from shards.augment import check_cover
 from shards.manifest import open_manifest
 from shards.records import Manifest
+from tune.geometry import every_crop
 from tune.settings import TuneSettings
 from tune.space import Choice, Range, Space, Values, label, list_domain
 
@@ -76,6 +77,8 @@ def check_space(settings: TuneSettings, space: Space) -> int:
             check(run, _world_size(settings, run))
         _check_run(run, values, sets)
         count += 1
+    for values, cropped in every_crop(run, space):
+        _check_run(cropped, values, sets)
     return count
 
 

@@ -99,6 +99,15 @@ class Space:
         """Every combination; of ranges without step the ends alone."""
         yield from _combinations(self.dimensions, {})
 
+    def part(self, keys: tuple[str, ...]) -> "Space":
+        """The dimensions of settings that begin with one of these, and those that they depend on."""
+        kept = [one for one in self.dimensions if any(key.startswith(keys) for key in one.keys)]
+        for one in reversed(self.dimensions):
+            needed = {later.domain.by for later in kept if isinstance(later.domain, Dependent)}
+            if one not in kept and needed & set(one.keys):
+                kept.append(one)
+        return Space(tuple(one for one in self.dimensions if one in kept))
+
     def diagonals(self) -> Iterator[Values]:
         """Configurations in which every value of every list that depends on no other stands at least once."""
         domains = [one.domain for one in self.dimensions if not isinstance(one.domain, Dependent)]
@@ -183,11 +192,17 @@ def _read_dependent(names: tuple[str, ...], where: str, written: Mapping[str, An
     branches = written.get("is")
     if set(written) != {"by", "is"} or not isinstance(branches, Mapping) or not branches:
         raise SettingsError(f"{where}: expected `by:` another setting of the space and `is:` a domain for each value")
+    domains = {_branch(key): _read_free(names, f"{where}, {key}", one) for key, one in branches.items()}
+    if len(domains) < len(branches):
+        raise SettingsError(f"{where}: `is:` holds a value twice")
+    return Dependent(str(written["by"]), domains)
+
+
+def _branch(key: Any) -> str:
+    """A key of `is:` as the label of the value that it stands for. Keys come as text, or as YAML reads them."""
     words = {"None": "null", "True": "true", "False": "false"}
-    return Dependent(
-        str(written["by"]),
-        {words.get(str(k), str(k)): _read_free(names, f"{where}, {k}", one) for k, one in branches.items()},
-    )
+    text = words.get(str(key), str(key))
+    return text if text.lstrip("-").isdecimal() else label(_plain_number(text))
 
 
 def _read_free(names: tuple[str, ...], where: str, written: Any) -> Choice | Range:

@@ -58,6 +58,31 @@ def test_ranges_know_whole_numbers_and_steps():
     assert Range(1e-5, 1e-3, log=True).clip(1.0) == 1e-3
 
 
+def test_a_branch_is_known_by_the_value_that_its_key_means():
+    for keys in (("1e-4", "0.001"), (1e-4, "1e-3")):
+        space = read_space(
+            {
+                "optimizer.lr": ["1e-4", "1e-3"],
+                "batch.micro": {"by": "optimizer.lr", "is": dict(zip(keys, ([8], [16]), strict=True))},
+            }
+        )
+        assert [(v["optimizer.lr"], v["batch.micro"]) for v in space.all()] == [(1e-4, 8), (1e-3, 16)]
+
+
+def test_a_part_keeps_what_it_depends_on():
+    space = read_space(
+        {
+            "augment.zoom": {"by": "augment.rotation_deg", "is": {"0.0": [0.1], "30.0": [0.2]}},
+            "augment.rotation_deg": {"by": "loss.heatmap", "is": {"0.0": [0.0], "1.0": [30.0]}},
+            "loss.heatmap": [0.0, 1.0],
+            "optimizer.lr": [1e-3, 1e-4],
+        }
+    )
+    part = space.part(("augment.zoom",))
+    assert [one.keys[0] for one in part.dimensions] == ["loss.heatmap", "augment.rotation_deg", "augment.zoom"]
+    assert [v["augment.zoom"] for v in part.all()] == [0.1, 0.2]
+
+
 @pytest.mark.parametrize(
     ("space", "words"),
     [
@@ -94,6 +119,10 @@ def test_ranges_know_whole_numbers_and_steps():
             "depend on each other in a circle",
         ),
         ({"model.depth": {"by": "model.width"}}, "expected `by:` another setting"),
+        (
+            {"optimizer.lr": [1e-4], "model.depth": {"by": "optimizer.lr", "is": {"1e-4": [8], "0.0001": [9]}}},
+            "holds a value twice",
+        ),
     ],
 )
 def test_bad_spaces_are_refused_in_one_line(space, words):
