@@ -1,7 +1,7 @@
 """`runs/<name>/`: whose it is, and whether a run may go on in it."""
 
-import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,9 +14,11 @@ from cluster.settings import Run
 from cluster.world import NO_JOB, Job
 from poselib.errors import InputError
 from shards.atomic import write_whole
+from shards.locks import Taken, take
 
 RUN_YAML: Final = "run.yaml"
 _LOCK: Final = ".lock"
+_NO_LOCKS: Final = "its file system has no locks (flock), so nothing keeps a second `pose train` of this run out"
 
 _MAY_CHANGE: Final = (
     *("engine.ranks", "engine.device", "engine.threads", "engine.timeout_s", "engine.zero_stage"),
@@ -89,28 +91,29 @@ def held(folder: Path, job: Job = NO_JOB) -> Iterator[None]:
         InputError: somebody else holds it.
     """
     with _writable(folder):
-        file = (folder / _LOCK).open("w")
-    if not _take(file):
+        file, taken = _open(folder / _LOCK)
+    if taken == "no locks here":
+        print(f"{folder}: {_NO_LOCKS}", file=sys.stderr, flush=True)
+    if taken == "busy":
+        file.close()
         holder = read_incarnation(folder)
         if not (job.id and holder.job == job.id and holder.restart < job.restart):
-            file.close()
             raise InputError(f"{folder} is being trained by another process; wait for it or stop it")
-        file.close()
         beside = folder / f"{_LOCK}.{job.id}.{job.restart}"
-        file = beside.open("w")
-        _take(file)
+        file, _ = _open(beside)
         beside.replace(folder / _LOCK)
     with file:
         yield
 
 
-def _take(file: IO[str]) -> bool:
-    """Lock a file, if nobody has."""
+def _open(path: Path) -> tuple[IO[str], Taken]:
+    """Open a file, and lock it if nobody has."""
+    file = path.open("w")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return file, take(file)
     except OSError:
-        return False
-    return True
+        file.close()
+        raise
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The runs in a folder, told by their own files alone: what is where, how far, how good, how large. No torch here."""
 
-import fcntl
 import math
 import os
 import time
@@ -18,6 +17,7 @@ from rich.table import Table
 from cluster.run_folder import RUN_YAML
 from cluster.tracking.journal import JOURNAL_NAME, read_records
 from poselib.errors import InputError
+from shards.locks import take
 
 SCORE: Final = "val/mpjpe_mm"
 _DEPTH: Final = 4
@@ -141,15 +141,17 @@ def read_state(folder: Path, mine: bool = False) -> RunState:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a training holds the run's folder, on this node or on one that shares the files and their locks."""
+    """Whether a training holds the run's folder, on this node or on one that shares the files and their locks.
+
+    On a file system without locks nobody can tell, and the answer is no.
+    """
     try:
         with (folder / ".lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return take(file, shared=True) == "busy"
     except FileNotFoundError:
         return False
-    except OSError:
+    except OSError:  # a file system that fails: better not to touch the run
         return True
-    return False
 
 
 def amount(size: int) -> str:

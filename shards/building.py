@@ -12,7 +12,6 @@ the raw data alone, so nothing is lost then either.
 """
 
 import errno
-import fcntl
 import glob
 import json
 import os
@@ -22,17 +21,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from poselib.errors import InputError
 from shards.atomic import TEMPORARY, write_whole
+from shards.locks import take
 
 BUILDING: Final = ".building"
 SETTINGS: Final = "settings.json"
 PATIENCE_S: Final = 20.0
 """Whoever checks whether a set is complete holds the folder for a moment; a share that starts then waits for it."""
-
-_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class FolderBusy(InputError):
@@ -56,7 +54,7 @@ def hold_folder(out: Path, whole: bool, patience_s: float = 0.0) -> Iterator[Non
         raise InputError(f"out: {out} cannot be written to ({error.strerror})") from error
     with stream:
         deadline = time.monotonic() + patience_s
-        while not _lock(stream, fcntl.LOCK_EX if whole else fcntl.LOCK_SH):
+        while take(stream, shared=not whole) == "busy":
             if time.monotonic() > deadline:
                 raise FolderBusy(f"out: another build is at work in {out}; wait for it or take another folder")
             time.sleep(0.2)
@@ -73,7 +71,7 @@ def hold_folder(out: Path, whole: bool, patience_s: float = 0.0) -> Iterator[Non
 def hold_part(out: Path, name: str) -> Iterator[bool]:
     """Whether this process may make the part now; False while another one makes it."""
     with (out / BUILDING / "locks" / name).open("a+b") as stream:
-        held = _lock(stream, fcntl.LOCK_EX)
+        held = take(stream) != "busy"
         if held:
             stream.truncate(0)
             stream.write(f"{socket.gethostname()}, process {os.getpid()}".encode())
@@ -86,8 +84,7 @@ def hold_part(out: Path, name: str) -> Iterator[bool]:
 def hold_index(out: Path) -> Iterator[None]:
     """Wait until no other process of any machine makes an index here."""
     with (out / BUILDING / "locks" / ".index").open("a+b") as stream:
-        while not _lock(stream, fcntl.LOCK_EX):
-            time.sleep(0.2)
+        take(stream, wait=True)
         yield
 
 
@@ -159,14 +156,6 @@ def _write_first(path: Path, content: bytes) -> None:
         write_whole(path, content)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def _lock(stream: BinaryIO, kind: int) -> bool:
-    try:
-        fcntl.flock(stream, kind | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in _NO_LOCKS
-    return True
 
 
 def _sweep(out: Path, pattern: str) -> None:

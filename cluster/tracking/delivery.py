@@ -14,7 +14,6 @@ shows those of the first attempt, and the journal (`read_metrics`) those of the 
 """
 
 import argparse
-import fcntl
 import json
 import os
 import select
@@ -32,6 +31,7 @@ from cluster.tracking.files import read_json, write_json
 from cluster.tracking.journal import decode_metrics, read_records
 from cluster.tracking.settings import TrackingSettings
 from poselib.errors import InputError
+from shards.locks import take
 
 if TYPE_CHECKING:
     from cluster.tracking.store import Store
@@ -239,14 +239,6 @@ def _say(line: str) -> None:
     print(time.strftime("%Y-%m-%dT%H:%M:%S"), line, file=sys.stderr, flush=True)
 
 
-def _take(lock: IO[bytes]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _wait_for_end_of(stream: IO[bytes]) -> Callable[[float], bool]:
     """A pause that ends early, with True, when the stream says anything or ends."""
 
@@ -277,7 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
     pause = (lambda _: True) if options.once else _wait_for_end_of(sys.stdin.buffer)
     try:
         with (options.run_dir / LOCK_NAME).open("ab") as lock:
-            while not _take(lock):
+            while take(lock) == "busy":
                 # That of an older start, most often, which ends soon.
                 if pause(2.0):
                     _say("another process delivers this run")

@@ -23,12 +23,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cluster.tracking.delivery import BUSY, LOCK_NAME, Batch, Delivery, Unreachable, _say, _take, _wait_for_end_of
+from cluster.tracking.delivery import BUSY, LOCK_NAME, Batch, Delivery, Unreachable, _say, _wait_for_end_of
 from cluster.tracking.files import read_json
 from cluster.tracking.handle import LOG_NAME, _finish
 from cluster.tracking.journal import JOURNAL_NAME, read_records
 from cluster.tracking.settings import TrackingSettings
 from poselib.errors import InputError
+from shards.locks import take
 
 if TYPE_CHECKING:
     from cluster.tracking.store import Store
@@ -186,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     pause = _wait_for_end_of(sys.stdin.buffer)
     try:
         with (options.search_dir / LOCK_NAME).open("ab") as lock:
-            while not _take(lock):
+            while take(lock) == "busy":
                 if pause(2.0):
                     _say("another process delivers this search")
                     return BUSY

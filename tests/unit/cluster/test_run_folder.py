@@ -1,12 +1,17 @@
-"""A run's folder belongs to one run."""
+"""A run's folder belongs to one run, and to one process at a time."""
 
+import errno
+import fcntl
 from dataclasses import replace
 
 import pytest
 
-from cluster.run_folder import claim
+from cluster.fence import raise_fence
+from cluster.run_folder import claim, held
+from cluster.runs import is_held
 from cluster.settings import BatchSettings, EngineSettings, OptimizerSettings, Run
 from cluster.settings_data import DataSettings
+from cluster.world import Job
 from poselib.errors import InputError
 
 pytestmark = pytest.mark.unit
@@ -37,3 +42,37 @@ def test_a_folder_that_cannot_be_written_is_named(run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file/x cannot be written"):
         claim(replace(run, runs_dir=tmp_path / "file"), 16)
+
+
+def test_a_second_process_is_refused(tmp_path):
+    with held(tmp_path), pytest.raises(InputError, match="is being trained by another process"), held(tmp_path):
+        pass
+
+
+@pytest.fixture
+def flock(monkeypatch) -> list[int]:
+    """What every lock is answered with from now on."""
+    answer: list[int] = []
+
+    def fail(*_: object) -> None:
+        raise OSError(answer[0], "what the kernel says")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    return answer
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_told_once_and_holds_nobody_up(tmp_path, capsys, flock, number):
+    flock.append(number)
+    with held(tmp_path):
+        assert not is_held(tmp_path)
+        raise_fence(tmp_path, Job("7"), "n1")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "has no locks (flock)" in said
+
+
+def test_a_file_system_that_fails_is_not_another_process(tmp_path, flock):
+    flock.append(errno.EIO)
+    with pytest.raises(InputError, match="cannot be written"), held(tmp_path):
+        pass
