@@ -5,7 +5,8 @@
 
 import json
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -37,6 +38,37 @@ class LostOthers(TryAgain):
     """This rank was well, but others are gone or stuck."""
 
 
+class SaidByMain(SystemExit):
+    """Ends a rank other than 0 without a line of its own, as rank 0 says it.
+
+    Args:
+        error: what all ranks have agreed on; its exit code becomes this one's.
+    """
+
+    def __init__(self, error: InputError) -> None:
+        super().__init__(getattr(error, "exit_code", 1))
+        self.words = str(error)
+
+
+def in_words(error: OSError) -> str:
+    """One line that names the file, where the error knows it."""
+    text = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error.strerror or str(error)
+    return " ".join(text.split())[:200]
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a disk that is full or broken into one line.
+
+    Raises:
+        TryAgain: the block could not write; names `path` and the reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise TryAgain(f"{path} could not be written: {error.strerror or in_words(error)}") from error
+
+
 @dataclass(frozen=True)
 class Ending:
     """How a rank ended.
@@ -46,12 +78,14 @@ class Ending:
         host: where it ran.
         words: why.
         lost: whether it only lost the others.
+        final: whether a new start would end the same way.
     """
 
     rank: int
     host: str
     words: str
     lost: bool
+    final: bool = False
 
 
 def note_ending(folder: Path, job: Job, ending: Ending) -> None:

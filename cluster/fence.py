@@ -6,18 +6,19 @@ checkpoint's rename, a model file) happens under a lock that raising takes too, 
 the number and the write.
 """
 
-import fcntl
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from cluster.endings import NeverAgain
+from cluster.endings import NeverAgain, TryAgain
 from cluster.world import Job
 from shards.atomic import write_whole
+from shards.locks import take
 
 FENCE: Final = "incarnation.json"
 _LOCK: Final = ".incarnation.lock"
@@ -35,6 +36,7 @@ class Incarnation:
         host: where rank 0 runs.
         step: of the newest checkpoint that stood there at the start; 0 for none.
         since: the job's restart that was the first to find that checkpoint.
+        began: seconds since 1970.
     """
 
     number: int = 0
@@ -43,6 +45,7 @@ class Incarnation:
     host: str = ""
     step: int = 0
     since: int = 0
+    began: float = 0.0
 
     def follows(self, job: Job) -> bool:
         """Whether this start is of the same job, requeued more often."""
@@ -50,11 +53,21 @@ class Incarnation:
 
 
 def read_incarnation(folder: Path) -> Incarnation:
-    """The newest start of the run in `folder`; number 0 where there was none."""
+    """The newest start of the run in `folder`; number 0 where there was none.
+
+    Raises:
+        TryAgain: it cannot be told, so nobody may take itself for the newest.
+    """
+    path = folder / FENCE
     try:
-        return Incarnation(**json.loads((folder / FENCE).read_text()))
-    except (OSError, ValueError, TypeError):
+        return Incarnation(**json.loads(path.read_text()))
+    except FileNotFoundError:
         return Incarnation()
+    except OSError as error:
+        reason = f"{path} could not be read ({error.strerror}): which start may write here is not known"
+        raise TryAgain(reason) from error
+    except (ValueError, TypeError) as error:
+        raise TryAgain(f"{path} is damaged; if no start of this run is at work, remove it") from error
 
 
 def newest_step(folder: Path) -> int:
@@ -93,6 +106,7 @@ class Fence:
 
         Raises:
             NeverAgain: a newer start has taken over.
+            TryAgain: that cannot be told.
         """
         newest = read_incarnation(self.folder)
         if newest.number > self.number:
@@ -107,6 +121,7 @@ class Fence:
 
         Raises:
             NeverAgain: a newer start has taken over; the block is not run.
+            TryAgain: that cannot be told; nor is it.
         """
         with _locked(self.folder):
             self.check()
@@ -125,7 +140,8 @@ def raise_fence(folder: Path, job: Job, host: str) -> Incarnation:
             Fence(folder, last.number - 1).check()
         step = newest_step(folder)
         same = bool(job.id) and last.job == job.id and last.step == step
-        own = Incarnation(last.number + 1, job.id, job.restart, host, step, last.since if same else job.restart)
+        since = last.since if same else job.restart
+        own = Incarnation(last.number + 1, job.id, job.restart, host, step, since, time.time())
         write_whole(folder / FENCE, json.dumps(asdict(own)).encode())
         return own
 
@@ -133,7 +149,7 @@ def raise_fence(folder: Path, job: Job, host: str) -> Incarnation:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     with (folder / _LOCK).open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        take(file, wait=True)  # without locks, what is left open is the moment between a look and a rename
         yield
 
 

@@ -1,7 +1,6 @@
 """Start the ranks of a run: none are started where Slurm, submitit or torchrun already did."""
 
 import os
-import socket
 import sys
 import tempfile
 import traceback
@@ -10,10 +9,19 @@ from typing import Final
 
 from cluster.children import describe_ending, end_with_parent, run_children
 from cluster.config import dump
-from cluster.endings import TRY_AGAIN, Ending, LostOthers, NeverAgain, TryAgain, note_ending
+from cluster.endings import (
+    FINAL_CODES,
+    TRY_AGAIN,
+    Ending,
+    LostOthers,
+    NeverAgain,
+    SaidByMain,
+    TryAgain,
+    note_ending,
+)
 from cluster.preemption import StopFlag
 from cluster.settings import Run
-from cluster.world import World, current_job, current_world, free_port
+from cluster.world import World, current_job, current_world, free_port, node_name
 from poselib.errors import InputError
 
 KEEP_PAGES: Final = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
@@ -52,7 +60,7 @@ def train(run: Run) -> None:
     if world.launcher == "slurm":
         _be_rank_of_job(run, world)
         return
-    from cluster.train import train_rank
+    from cluster.rank import train_rank
 
     train_rank(run, world, StopFlag(), lambda words, lost: None)
 
@@ -61,20 +69,23 @@ def _be_rank_of_job(run: Run, world: World) -> None:
     """Train, and end with a code that tells the batch script whether a new start may go better."""
     stop = StopFlag()
     stop.listen()  # before torch is imported: the default of these signals is to end the process at once
-    from cluster.train import train_rank
+    from cluster.rank import train_rank
 
-    host = socket.gethostname()
+    host = node_name()
 
-    def note(words: str, lost: bool) -> None:
-        note_ending(run.folder, current_job(), Ending(world.rank, host, words, lost))
+    def note(words: str, lost: bool, final: bool = False) -> None:
+        note_ending(run.folder, current_job(), Ending(world.rank, host, words, lost, final))
 
     try:
         train_rank(run, world, stop, note)
-    except (TryAgain, NeverAgain) as error:
+    except SaidByMain as ending:
+        note(ending.words, False, ending.code in FINAL_CODES)
+        raise
+    except TryAgain as error:
         note(str(error), isinstance(error, LostOthers))
         raise
     except InputError as error:
-        note(str(error), False)
+        note(str(error), False, True)
         raise NeverAgain(str(error)) from error
     except Exception as error:
         note(f"{type(error).__name__}: {error}", False)

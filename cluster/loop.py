@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from cluster.agreement import refuse
 from cluster.engine.engine import Engine
 from cluster.preemption import StopFlag
 from cluster.schedule import Schedule
@@ -56,7 +57,7 @@ def train_loop(
         watch: told each stage.
 
     Raises:
-        InputError: the loss is no longer finite; names the step.
+        InputError: the loss is no longer finite; names the step. Elsewhere than on rank 0, SaidByMain.
     """
     engine.model.train()
     for number in range(start, schedule.steps):
@@ -77,7 +78,8 @@ def train_loop(
         total[1] = float(stop.requested)
         mean_loss, stops, replaced = _over_ranks(total)
         if not mean_loss < float("inf"):
-            raise InputError(f"the loss of step {number + 1} is {mean_loss}; lower optimizer.lr or set optimizer.clip")
+            problem = f"the loss of step {number + 1} is {mean_loss}; lower optimizer.lr or set optimizer.clip"
+            refuse(InputError(problem))
         ended = number + 1 == schedule.steps
         after_step(Step(number + 1, mean_loss, lr, last=bool(stops) or ended, replaced=replaced))
         if stops:

@@ -3,12 +3,13 @@
 import re
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
-from cluster.endings import FINAL_CODES, failed_node, forget_endings, read_endings
+from cluster.endings import FINAL_CODES, Ending, failed_node, forget_endings, read_endings
 from cluster.fence import fruitless_starts, newest_step, read_incarnation
 from cluster.settings import Run
 from cluster.tracking.journal import last_status
@@ -17,6 +18,7 @@ from poselib.errors import InputError
 
 _PATIENCE_S: Final = 900.0
 """How long a controller that does not answer is asked again: it may be restarting."""
+_TRIES: Final = 20
 
 Verdict = Literal["requeue", "done", "stale", "failed", "stuck"]
 
@@ -41,11 +43,12 @@ def requeue(settings: RequeueSettings) -> None:
     job = current_job()
     if not job.id:
         raise InputError("this is for batch scripts: outside Slurm there is no job to requeue")
-    verdict = judge(settings, job)
-    code, at = settings.exit_code, f"step {newest_step(settings.folder)}"
     endings = read_endings(settings.folder, job)
-    bad = failed_node(job_hosts(), endings) if code else ""
-    why = "; ".join(ending.words for ending in endings if not ending.lost)[:500] or (f"on {bad}" if bad else "")
+    verdict = judge(settings, job, endings)
+    code, at = settings.exit_code, f"step {newest_step(settings.folder)}"
+    bad = _failed_node(endings) if code else ""
+    said = "; ".join(dict.fromkeys(ending.words for ending in endings if not ending.lost))[:500]
+    why = said or (f"on {bad}" if bad else "")
     ended = f"ended with exit code {code}{f' ({why})' if why else ''}"
     if verdict == "failed":
         raise InputError(f"job {job.id} ends: its ranks {ended}, as they would again")
@@ -59,31 +62,48 @@ def requeue(settings: RequeueSettings) -> None:
         avoid = bad if settings.restart.exclude_nodes else ""
         because = f"its ranks {ended}" if code else "it was asked to stop"
         without = f" without {avoid}" if avoid else ""
-        _say(f"job {job.id} goes back into the queue{without}, as {because}; it will go on after {at}")
-        _requeue(job, avoid)
+        line = f"job {job.id} goes back into the queue{without}, as {because}; it will go on after {at}"
+        _requeue(job, avoid, line)
 
 
-def judge(settings: RequeueSettings, job: Job) -> Verdict:
-    """What is to be done after the ranks of `job` ended with `settings.exit_code`."""
+def judge(settings: RequeueSettings, job: Job, endings: Sequence[Ending] = ()) -> Verdict:
+    """What is to be done after the ranks of `job` ended with `settings.exit_code`, and left these notes.
+
+    Raises:
+        TryAgain: whether a newer start is at work cannot be read.
+    """
     folder = settings.folder
-    if read_incarnation(folder).follows(job):
+    newest = read_incarnation(folder)
+    if newest.follows(job):
         return "stale"
     if settings.exit_code == 0:
-        return "requeue" if _stopped(settings) else "done"
-    if settings.exit_code in FINAL_CODES:
+        return "requeue" if _status(folder) == "stopped" else "done"
+    # `srun` kills the ranks that outlive one, and returns their signal's code rather than that one's.
+    if settings.exit_code in FINAL_CODES or any(ending.final for ending in endings):
         return "failed"
+    mine = newest.job == job.id and newest.restart == job.restart
+    if mine and _status(folder, newest.began) == "finished":  # cut off while it brought its record to MLflow
+        return "done"
     return "stuck" if fruitless_starts(folder, job) >= settings.restart.limit else "requeue"
 
 
-def _stopped(settings: RequeueSettings) -> bool:
+def _status(folder: Path, since: float = 0.0) -> str:
     try:
-        return last_status(settings.folder) == "stopped"
+        return last_status(folder, since)
     except InputError:
-        return False
+        return ""
 
 
-def _requeue(job: Job, avoid: str) -> None:
-    """Requeue a running job once; nothing happens if it is over, or was requeued by somebody else."""
+def _failed_node(endings: list[Ending]) -> str:
+    """The node that failed alone, where that can be told."""
+    try:
+        return failed_node(job_hosts(), endings)
+    except InputError:  # the controller is away: what else is to be said matters more
+        return ""
+
+
+def _requeue(job: Job, avoid: str, line: str) -> None:
+    """Requeue a running job once, and say so; nothing happens if it is over, or was requeued by somebody else."""
     # Slurm ends this very process when it requeues the job; what is left to do shall still be done.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     deadline = time.monotonic() + _PATIENCE_S
@@ -92,8 +112,9 @@ def _requeue(job: Job, avoid: str) -> None:
         if state.returncode == 0:
             if not _runs(state.stdout, job):
                 return
-            done = _scontrol("requeuehold" if avoid else "requeue", job.id)
+            done = _scontrol("requeue", job.id)
             if done.returncode == 0:
+                print(line, flush=True)
                 if avoid:
                     _exclude(job, avoid, _fields(state.stdout).get("ExcNodeList", ""))
                 return
@@ -105,15 +126,12 @@ def _requeue(job: Job, avoid: str) -> None:
 
 
 def _exclude(job: Job, node: str, excluded: str) -> None:
-    """Have the held job avoid one more node, which Slurm allows only now, and let it go."""
+    """Have the job avoid one more node, which Slurm allows only while it waits to start again."""
     nodes = ",".join(filter(None, [excluded.replace("(null)", ""), node]))
-    try:
-        for _ in range(20):
-            if _scontrol("update", f"JobId={job.id}", f"ExcNodeList={nodes}").returncode == 0:
-                break
-            time.sleep(0.1)
-    finally:
-        _scontrol("release", job.id)
+    for _ in range(_TRIES):
+        if _scontrol("update", f"JobId={job.id}", f"ExcNodeList={nodes}").returncode == 0:
+            return
+        time.sleep(0.1)
 
 
 def _runs(shown: str, job: Job) -> bool:
@@ -139,7 +157,3 @@ def _scontrol(*words: str) -> subprocess.CompletedProcess[str]:
 
 def _line(text: str) -> str:
     return " ".join(text.split())[:200]
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stdout, flush=True)

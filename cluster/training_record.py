@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from cluster.config import flatten
 from cluster.data import RunData
@@ -19,6 +20,11 @@ from cluster.tracking.provenance import provenance_tags
 from cluster.tracking.system_metrics import SystemMetrics
 from cluster.weights import BEST, Start
 from cluster.world import World
+
+LOGGED: Final = ("val/mpjpe_mm", "train/loss", "train/lr", "train/epoch", "train/images_per_s")
+"""The numbers that the journal of every training holds; the first where it has validation subjects."""
+_CUT_SHORT_S: Final = 15.0
+"""How long a training that did not finish waits for its delivery: less than Slurm's usual KillWait of 30 s."""
 
 
 class TrainingRecord:
@@ -77,7 +83,7 @@ class TrainingRecord:
         number = step.number
         self.progress.advance(number, step.loss)
         self._replaced += step.replaced
-        if number % self.run.log_every and number != self.schedule.steps:
+        if number % self.run.log_every and not self.schedule.validates_after(number):  # as the last step does
             return
         if self.world.is_main:
             self.fence.check()
@@ -94,20 +100,36 @@ class TrainingRecord:
         self.say(f"epoch {self.schedule.epoch(step):.1f}, step {step}: validation MPJPE {score_mm:.1f} mm")
 
     def close(self, status: Status, best_step: int) -> None:
-        """The run's status is known: have the rest delivered, and the weights of one that has finished."""
-        late, timeout_s = "", DELIVERY_S
+        """The run's status is known: have the rest delivered, and the weights of one that has finished.
+
+        Raises:
+            OSError: the journal could not be written.
+            TryAgain: whether a newer start is at work cannot be read.
+        """
+        late = ""
         if self.fence.stands:
-            weights = self.run.folder / BEST
-            if status == "finished" and self.tracking.enabled and self.tracking.model and weights.is_file():
+            if self._model_bytes(status):
                 self.journal.model(BEST, best_step or self.schedule.steps)
-                timeout_s += weights.stat().st_size / UPLOAD_BYTES_PER_S
             self.journal.status(status)
-            late = self._delivery.finish(timeout_s) if self._delivery else ""
+            late = self._delivery.finish(self.patience_s(status)) if self._delivery else ""
         elif self._delivery:
             self._delivery.abandon()
         self.journal.close()
         if late:
             self.say(late)
+
+    def patience_s(self, status: Status) -> float:
+        """How long `close` waits for MLflow; the same on every rank.
+
+        A job that was asked to stop has little time left, and its next start delivers the rest.
+        """
+        return DELIVERY_S + self._model_bytes(status) / UPLOAD_BYTES_PER_S if status == "finished" else _CUT_SHORT_S
+
+    def _model_bytes(self, status: Status) -> int:
+        """Size of the weights that MLflow shall be able to serve; 0 where there are none."""
+        weights, tracking = self.run.folder / BEST, self.run.tracking
+        wanted = status == "finished" and tracking.enabled and tracking.model and weights.is_file()
+        return weights.stat().st_size if wanted else 0
 
     def last_line(self, finished: bool, reason: str, best_mm: float, best_step: int) -> None:
         """What was made, and what to do next."""

@@ -8,7 +8,6 @@ or that gives no sign of life at all: that one is named.
 import faulthandler
 import json
 import os
-import socket
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from types import TracebackType
 from typing import Final, Literal, Protocol, Self, TypeVar
 
 from cluster.endings import TRY_AGAIN
+from cluster.world import node_name
 
 Stage = Literal["data", "forward", "backward", "optimizer", "validation", "checkpoint"]
 _STAGES: Final = ("data", "forward", "backward", "optimizer", "validation", "checkpoint")
@@ -96,7 +96,7 @@ class Watch:
         self._note = note
         self._end = end or _end_process
         self._pause_s = min(10.0, limit_s / 10)
-        self._here = Place(rank, socket.gethostname())
+        self._here = Place(rank, node_name())
         self._since = time.monotonic()
         self._question: _Question | None = None
         self._over = threading.Event()

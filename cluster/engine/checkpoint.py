@@ -22,7 +22,8 @@ import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from cluster.endings import NeverAgain, TryAgain
+from cluster.agreement import refuse
+from cluster.endings import NeverAgain, TryAgain, in_words
 from cluster.engine.engine import Engine
 from cluster.fence import Fence
 from poselib.errors import InputError
@@ -66,8 +67,9 @@ class Checkpoints:
                 save, or `finish`, tells what became of it. There is never more than one.
 
         Raises:
-            TryAgain: it, or the one in flight, could not be written; older ones are untouched. All ranks raise.
-            NeverAgain: a newer start of this run is at work; nothing was touched. All ranks raise together.
+            TryAgain: it, or the one in flight, could not be written; older ones are untouched. All ranks end.
+            NeverAgain: a newer start of this run is at work; nothing was touched. All ranks end.
+            SaidByMain: one of these, elsewhere than on rank 0.
         """
         self.finish()
         state = engine.gather(keep=self.rank == 0)
@@ -105,13 +107,16 @@ class Checkpoints:
 
         Raises:
             InputError: of another architecture, or no file of tensors alone.
+            TryAgain: the file system does not give it.
         """
         file = path / _STATE
         try:
             with safe_open(file, framework="pt") as opened:
                 state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
                 extra = json.loads(opened.metadata()["extra"])
-        except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        except OSError as error:
+            raise TryAgain(f"{file} could not be read: {in_words(error)}") from error
+        except (SafetensorError, TypeError, KeyError, ValueError) as error:
             raise InputError(f"{file} is no file of tensors alone and is refused: {error}") from error
         reason = engine.misfit(state)
         if reason:
@@ -162,13 +167,12 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
     def _together(self, act: Callable[[], Any], final: Path) -> None:
-        """Let every rank act, then raise on all if any failed: nobody waits for one that is gone."""
+        """Let every rank act, then end all if any failed: nobody waits for one that is gone."""
         problem: TryAgain | NeverAgain | None = None
         try:
             act()
         except OSError as error:
-            reason = " ".join(str(error).split())[:200]
-            problem = TryAgain(f"{final} could not be written: {reason}; the previous one is untouched")
+            problem = TryAgain(f"{final} could not be written: {in_words(error)}; the previous one is untouched")
         except NeverAgain as error:
             problem = error
         problems = [problem]
@@ -176,7 +180,7 @@ class Checkpoints:
             problems = [None] * dist.get_world_size()
             dist.all_gather_object(problems, problem)
         for found in filter(None, problems):
-            raise found
+            refuse(found)
 
 
 def _step(path: Path) -> int:
@@ -193,7 +197,7 @@ def _fault(path: Path) -> str:
     """What is wrong with a checkpoint's files, or nothing."""
     try:
         files = json.loads((path / _COMPLETE).read_text())["files"]
-    except (OSError, ValueError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
         return f"{_COMPLETE} is missing or damaged"
     for name, record in files.items():
         file = path / name

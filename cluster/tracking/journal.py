@@ -157,7 +157,10 @@ class Journal(NullJournal):
 
     def _append(self, record: dict[str, Any], *, sync: bool = False) -> None:
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
-        written = self._file.write(line)
+        try:
+            written = self._file.write(line)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.run_dir / JOURNAL_NAME)) from error
         if written != len(line):
             # A full disk took half a line: the next record must not be glued to it.
             os.ftruncate(self._file.fileno(), os.fstat(self._file.fileno()).st_size - written)
@@ -256,9 +259,10 @@ def read_metrics(run_dir: Path) -> list[Metrics]:
     return history
 
 
-def last_status(run_dir: Path) -> str:
-    """How a run stands: its last status, empty where it has none."""
-    found = [record["value"] for record, _ in read_records(run_dir) if record["kind"] == "status"]
+def last_status(run_dir: Path, since: float = 0.0) -> str:
+    """How a run stands: its last status, empty where it has none, or none since a time (seconds since 1970)."""
+    statuses = (record for record, _ in read_records(run_dir) if record["kind"] == "status")
+    found = [record["value"] for record in statuses if record["time"] >= since]
     return found[-1] if found else ""
 
 

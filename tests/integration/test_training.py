@@ -67,11 +67,16 @@ def copied(trained, tmp_path) -> Path:
     return tmp_path / "small"
 
 
-def losses(folder: Path) -> dict[int, float]:
+def losses(folder: Path, name: str = "train/loss") -> dict[int, float]:
     """The effective loss of each step: what a rewind declared void is gone."""
     from cluster.tracking.journal import curve, read_metrics
 
-    return dict(zip(*curve(read_metrics(folder), "train/loss"), strict=True))
+    return dict(zip(*curve(read_metrics(folder), name), strict=True))
+
+
+def validated(folder: Path) -> dict[int, float]:
+    """The score of each validation."""
+    return losses(folder, "val/mpjpe_mm")
 
 
 def test_the_same_seed_gives_the_same_losses(config, trained, tmp_path):
@@ -116,6 +121,34 @@ def test_a_signal_stops_at_a_step_and_leaves_a_checkpoint(config, tmp_path):
     assert "stopped by SIGTERM; run the same command again" in shown
     stopped = max(losses(tmp_path / "small"))
     assert (tmp_path / "small" / "checkpoints" / f"step-{stopped:08d}" / "complete.json").is_file()
+
+
+def test_a_validation_that_a_stop_has_put_off_comes_first_at_the_next_start(config, tmp_path):
+    # Every step ends an epoch, so that there is always a validation to put off.
+    words = ("--batch.micro=2", "--batch.global=44", "--validate_every=1", "--epochs=6", "--engine.ranks=1")
+    whole = tmp_path / "whole"
+    train(config, whole, *words)
+    process = subprocess.Popen(command(config, tmp_path, *words), stdout=subprocess.PIPE, text=True)
+    folder = tmp_path / "small"
+    while not (folder / "metrics.jsonl").is_file() or 2 not in validated(folder):
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    stopped = max(losses(folder))
+    assert 2 < stopped < 6
+    assert list(validated(folder)) == list(range(1, stopped))
+    train(config, tmp_path, *words)
+    assert list(validated(folder)) == list(range(1, 7))
+    assert validated(folder) == validated(whole / "small")
+    assert (folder / "model.safetensors").read_bytes() == (whole / "small" / "model.safetensors").read_bytes()
+
+
+def test_the_last_checkpoint_comes_after_the_model_files(trained):
+    """Whoever is killed in between resumes before its last step, and makes them."""
+    last = max((trained / "checkpoints").iterdir()) / "complete.json"
+    for name in ("model.safetensors", "last.safetensors"):
+        assert (trained / name).stat().st_mtime_ns < last.stat().st_mtime_ns
 
 
 def test_a_run_has_one_set_of_ranks_and_they_end_with_their_launcher(config, tmp_path):
@@ -236,19 +269,21 @@ class TestBadInput:
         assert "on other shards" in self.refused(config, copied.parent, "--data.h36m", str(swapped))
 
     @pytest.mark.drill
-    def test_a_full_disk_leaves_the_previous_checkpoint(self, config, copied):
+    @pytest.mark.parametrize(("part", "file"), [(2, r"step-\d{8}"), (8, r"\w+\.safetensors")])
+    def test_a_full_disk_leaves_the_previous_checkpoint(self, config, copied, part, file):
         previous = max((copied / "checkpoints").iterdir())
         largest = max(path.stat().st_size for path in previous.rglob("*") if path.is_file())
 
         def limit() -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, largest // 2))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest // part, largest // part))
 
         words = ("--epochs", "13")
         done = subprocess.run(
             command(config, copied.parent, *words), capture_output=True, text=True, timeout=200, preexec_fn=limit
         )
         assert done.returncode == 1, done.stdout + done.stderr
-        assert "could not be written" in done.stderr
+        assert len(re.findall(rf"small/(?:checkpoints/)?{file} could not be written: ", done.stderr)) == 1
+        assert "could not be written" not in done.stderr.replace(" could not be written: ", "", 1)
         assert "Traceback" not in done.stderr
         shown = train(config, copied.parent, *words)
         assert f"resuming after step {int(previous.name[5:])} of" in shown

@@ -4,6 +4,8 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,9 @@ from drill import EVERY, STEPS, Training
 from lab import Lab, LabError, wait_until
 
 pytestmark = pytest.mark.slurm
+
+NOBODY = "http://127.0.0.1:9"
+"""A tracking server that nobody has started."""
 
 
 def check(training: Training, undisturbed: dict[int, float], restarts: int = 1) -> None:
@@ -84,7 +89,38 @@ def test_a_cancelled_job_is_not_requeued(lab: Lab, shard_sets: dict[str, Path], 
     lab.run(["scancel", str(training.job)])
     assert lab.wait(training.job, "CANCELLED")["Restarts"] == "0"
     lab.wait_idle(4)
+    assert "goes back into the queue" not in training.output()
     assert lab.job(training.job)["JobState"] == "CANCELLED"
+
+
+@pytest.mark.drill
+def test_a_tracking_server_that_is_down_costs_nothing(
+    lab: Lab, shard_sets: dict[str, Path], tmp_path: Path, undisturbed: dict[int, float]
+) -> None:
+    training = drill.start(lab, tmp_path / "job", shard_sets, "--tracking.enabled=true", "--tracking.uri", NOBODY)
+    assert training.wait_end()["Restarts"] == "0"
+    assert training.losses() == undisturbed
+    assert f"are not in MLflow at {NOBODY} yet" in training.output()
+    delivery = [sys.executable, "-m", "cluster.tracking.delivery", training.run, "--once"]
+    subprocess.run(delivery, check=True, timeout=120)
+    with sqlite3.connect(training.run.parent / "mlflow.db") as store:
+        assert list(store.execute("select status from runs")) == [("FINISHED",)]
+        steps = [step for (step,) in store.execute("select step from metrics where key = 'train/loss' order by step")]
+    assert steps == list(range(1, STEPS + 1))
+
+
+@pytest.mark.drill
+def test_a_loss_that_is_not_finite_ends_the_job_with_one_line(
+    lab: Lab, shard_sets: dict[str, Path], tmp_path: Path
+) -> None:
+    words = ("--optimizer.lr=1e30", "--tracking.enabled=true", "--tracking.uri", NOBODY)
+    training = drill.start(lab, tmp_path / "job", shard_sets, *words)
+    with pytest.raises(LabError, match=r"ended as FAILED"):
+        training.wait_end()
+    assert lab.job(training.job)["Restarts"] == "0"
+    said = training.output()
+    assert said.count("lower optimizer.lr or set optimizer.clip") == 1
+    assert "Traceback" not in said
 
 
 @pytest.mark.drill

@@ -243,3 +243,15 @@ def test_a_requeued_job_that_came_first_keeps_the_older_start_out(folder):
     raise_fence(folder.parent, Job("7", 3), "n2")
     with pytest.raises(NeverAgain, match="job 7, restart 3"):
         raise_fence(folder.parent, Job("7", 2), "n1")
+
+
+def test_a_fence_that_cannot_be_read_lets_nobody_write(folder):
+    checkpoints = saved(folder, 10)
+    (folder.parent / "incarnation.json").mkdir()
+    with pytest.raises(TryAgain, match=r"incarnation.json could not be read .*: which start may write here"):
+        checkpoints.save(FakeEngine(), 20, {})
+    (folder.parent / "incarnation.json").rmdir()
+    (folder.parent / "incarnation.json").write_text('{"number": 1')
+    with pytest.raises(TryAgain, match=r"incarnation.json is damaged"):
+        raise_fence(folder.parent, Job("7", 1), "n1")
+    assert names(folder) == ["step-00000010"]

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.endings import NEVER_AGAIN, TRY_AGAIN
+from cluster.endings import NEVER_AGAIN, TRY_AGAIN, Ending
 from cluster.fence import fruitless_starts, raise_fence, read_incarnation
 from cluster.requeue import RequeueSettings, _runs, judge
 from cluster.settings_data import DataSettings
-from cluster.tracking.journal import Journal
+from cluster.tracking.journal import Journal, Status
 from cluster.world import Job
 
 pytestmark = pytest.mark.unit
@@ -28,13 +28,39 @@ def save(run: Path, step: int) -> None:
     (run / "checkpoints" / f"step-{step:08d}").mkdir()
 
 
+def log(run: Path, *statuses: Status) -> None:
+    with Journal(run) as journal:
+        for status in statuses:
+            journal.status(status)
+
+
 @pytest.mark.parametrize(("status", "verdict"), [("stopped", "requeue"), ("finished", "done")])
 def test_a_good_end_is_requeued_only_when_it_was_a_stop(run, status, verdict):
-    with Journal(run) as journal:
-        journal.status("running")
-        journal.status(status)
     raise_fence(run, Job("7"), "n1")
+    log(run, "running", status)
     assert judge(ended(run.parent, 0), Job("7")) == verdict
+
+
+@pytest.mark.parametrize("code", [TRY_AGAIN, 137, 143])
+def test_a_run_that_has_finished_is_done_however_its_ranks_ended(run, code):
+    raise_fence(run, Job("7"), "n1")
+    log(run, "running", "finished")
+    assert judge(ended(run.parent, code), Job("7")) == "done"
+
+
+def test_what_an_earlier_start_finished_says_nothing_of_this_one(run):
+    raise_fence(run, Job("6"), "n1")
+    log(run, "running", "finished")
+    assert judge(ended(run.parent, 137), Job("7")) == "requeue"  # killed before it came to the folder
+    raise_fence(run, Job("7"), "n1")
+    assert judge(ended(run.parent, 137), Job("7")) == "requeue"
+
+
+@pytest.mark.parametrize(("final", "verdict"), [(True, "failed"), (False, "requeue")])
+def test_a_rank_that_would_meet_it_again_outweighs_those_that_srun_killed(run, final, verdict):
+    raise_fence(run, Job("7"), "n1")
+    ranks = [Ending(0, "n1", "the loss is nan", False, final), Ending(1, "n2", "lost the other ranks", True)]
+    assert judge(ended(run.parent, 137), Job("7"), ranks) == verdict
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.world import Allocation, Job, World, current_allocation, current_job, current_world, free_port
+from cluster.world import Allocation, Job, World, current_allocation, current_job, current_world, free_port, node_name
 from poselib.errors import InputError
 
 pytestmark = pytest.mark.unit
@@ -95,3 +95,8 @@ def test_a_free_port_is_free_and_no_outgoing_connection_takes_it():
             patch.setattr("cluster.world._OWN_PORTS", range(taken.getsockname()[1], taken.getsockname()[1] + 1))
             with pytest.raises(InputError, match="is free"):
                 free_port()
+
+
+def test_a_node_goes_by_slurms_name():
+    assert node_name({"SLURMD_NODENAME": "n1"}) == "n1"
+    assert node_name({}) == socket.gethostname()
