@@ -17,6 +17,7 @@ from cluster.doctor.libraries import Wish, check_libraries
 from cluster.doctor.machine import check_machine, existing, infiniband_ports
 from cluster.doctor.meeting import Meeting
 from cluster.doctor.settings import DoctorSettings
+from cluster.doctor.shared_folder import SharedFolder
 from cluster.doctor.table import checks, show
 from cluster.settings import Run
 from cluster.snapshot import code_digest
@@ -124,7 +125,8 @@ def _among(settings: DoctorSettings, plan: Plan, world: World) -> None:
     several = len(meeting.leads) > 1
     # These want all nodes at the same time, so they come before the libraries, which take each its own.
     together = [meeting.names(), meeting.clock()] if several else []
-    together += [meeting.folder(folder) for folder in plan.shared]
+    folders = [SharedFolder(meeting, folder) for folder in plan.shared]
+    together += [finding for folder in folders for finding in folder.check()]
     report = examine(settings, plan, world)
     if several:
         together.append(meeting.all_reduce(bool(report.facts["GPUs"]), PATIENCE * settings.timeout_s))
@@ -135,15 +137,15 @@ def _among(settings: DoctorSettings, plan: Plan, world: World) -> None:
     report = _with(report, [met, *together])
     meeting.say(f"report/{world.rank}", report.to_json())
     if world.is_main:
-        conclude(_collect(settings, plan, meeting))
+        conclude(_collect(settings, folders, meeting))
 
 
-def _collect(settings: DoctorSettings, plan: Plan, meeting: Meeting) -> list[NodeReport]:
+def _collect(settings: DoctorSettings, folders: list[SharedFolder], meeting: Meeting) -> list[NodeReport]:
     """The reports of all nodes that came; a node that fell silent is a failure."""
     ranks = [lead.rank for lead in meeting.leads]
     told = meeting.hear_all("report", ranks, PATIENCE * settings.timeout_s)
-    for folder in plan.shared:
-        meeting.clean(folder)
+    for folder in folders:
+        folder.clean()
     gone = Finding("answer", "fail", "came, but did not report", "see what it prints")
     return [
         NodeReport.from_json(told[lead.rank]) if lead.rank in told else NodeReport(lead.host, (gone,))

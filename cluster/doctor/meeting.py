@@ -1,6 +1,7 @@
 """The nodes of an allocation meet where a training would: at rank 0's address and port, over torch's own store.
 
-Every rank says hello. Then one rank of each node, its `lead`, checks: names, clocks, shared folders, and an all-reduce.
+Every rank says hello. Then one rank of each node, its `lead`, checks: names, clocks and an all-reduce here, folders in
+`shared_folder.py`.
 Nothing but JSON text goes over the wire.
 """
 
@@ -10,21 +11,16 @@ import socket
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final
 
 from cluster.doctor.finding import Finding
-from cluster.doctor.machine import existing
 from cluster.world import World
 from poselib.errors import InputError
 
 _ROUNDS: Final = 5
-_SEEN_WITHIN_S: Final = 15.0
-"""How long a network file system may take to show another node's new file."""
 
 
 @dataclass(frozen=True)
@@ -128,38 +124,6 @@ class Meeting:
         error, offset = min(answers)
         return clock(offset, error)
 
-    def folder(self, folder: Path) -> Finding:
-        """What rank 0 writes into a folder, this node sees; and it can write there too.
-
-        Args:
-            folder: rank 0's word counts; the others may stand elsewhere.
-        """
-        key = f"folder/{folder}"
-        if self.world.is_main:
-            place = existing(folder)
-            self.say(key, [str(place), *_write_nonce(place)])
-        told = self.hear(key)
-        check = f"shared folder {folder}"
-        if told is None:
-            return Finding(check, "fail", "rank 0 said nothing of it", "see the other findings")
-        place, name, nonce = Path(told[0]), told[1], told[2]
-        if not name:
-            return Finding(check, "fail", f"{place}: {nonce}", "give a folder that the job may write")
-        if not self.world.is_main and not _sees(place / name, nonce):
-            advice = "take a folder of a file system that every node mounts (runs_dir, --shared)"
-            return Finding(check, "fail", f"does not see what {self.members[0].host} writes into {place}", advice)
-        own, fault = _write_nonce(place)
-        if not own:
-            return Finding(check, "fail", f"{place}: {fault}", "give a folder that the job may write on every node")
-        (place / own).unlink()
-        return Finding(check, "ok", f"{place} is one for all, writable")
-
-    def clean(self, folder: Path) -> None:
-        """Remove rank 0's file, once all have looked."""
-        told = self.hear(f"folder/{folder}") if self.world.is_main else None
-        if told and told[1]:
-            (Path(told[0]) / told[1]).unlink(missing_ok=True)
-
     def all_reduce(self, on_gpu: bool, patience_s: float) -> Finding:
         """All leads add up some megabytes, in a process of their own that may crash or hang.
 
@@ -247,33 +211,4 @@ def _reach(world: World, timeout_s: float) -> None:
                     f"{socket.gethostname()} cannot reach rank 0 at {world.address}:{world.port} ({why}); ranks of a"
                     " run could not meet either: open the port, or set MASTER_ADDR to a name of the nodes' own network"
                 ) from error
-        time.sleep(0.2)
-
-
-def _write_nonce(folder: Path) -> tuple[str, str]:
-    """Write a new small file: its name and content; no name, and why, where that fails."""
-    nonce = uuid.uuid4().hex
-    file = folder / f".doctor-{nonce}"
-    try:
-        with file.open("x") as stream:
-            stream.write(nonce)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        return "", error.strerror or str(error)
-    return file.name, nonce
-
-
-def _sees(file: Path, nonce: str) -> bool:
-    """Whether a file with this content appears soon."""
-    deadline = time.monotonic() + _SEEN_WITHIN_S
-    while True:
-        try:
-            list(file.parent.glob(file.name))  # has a network file system ask its server again
-            if file.read_text() == nonce:
-                return True
-        except OSError:
-            pass
-        if time.monotonic() > deadline:
-            return False
         time.sleep(0.2)

@@ -30,7 +30,7 @@ def test_a_batch_script_has_every_node_checked(lab: Lab, tmp_path: Path) -> None
         status, rest = row(output, check)
         assert (status, rest.split()[:2]) == ("ok", ["all", "2"]), output
     assert f"2 of 2 ranks met at n1:{20000 + job}" in output
-    assert row(output, "shared folder runs")[0] == "ok"
+    assert row(output, "shared folder runs")[0] == row(output, "file locks runs")[0] == "ok"
     assert row(output, "all-reduce, gloo")[1].startswith("all 2   8 MiB over 2 nodes in")
     assert "checks on 2 nodes: all well" in output
     assert list(tmp_path.glob(".doctor-*")) == [], "it left files in the shared folder"

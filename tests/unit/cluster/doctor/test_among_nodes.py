@@ -10,6 +10,7 @@ from rich.console import Console
 from cluster.doctor.compare import compare
 from cluster.doctor.finding import Finding, NodeReport
 from cluster.doctor.meeting import Meeting, resolve
+from cluster.doctor.shared_folder import SharedFolder
 from cluster.doctor.table import show
 from cluster.world import World, free_port
 from poselib.errors import InputError
@@ -81,26 +82,38 @@ def test_ranks_meet_and_their_clocks_agree():
     assert {finding.status for _, finding in answers} == {"ok"}
 
 
-def test_a_folder_is_seen_by_all_and_left_clean(tmp_path):
+def look(meeting, folder):
+    """What a node finds of a folder, once all have looked."""
+    shared = SharedFolder(meeting, folder)
+    found = shared.check()
+    meeting.say(f"done/{meeting.world.rank}", True)
+    meeting.hear_all("done", [0, 1], 20)
+    shared.clean()
+    return [(finding.status, finding.says) for finding in found]
+
+
+def test_a_folder_is_seen_and_locked_by_all_and_left_clean(tmp_path):
     runs = tmp_path / "runs"
-
-    def act(meeting):
-        found = meeting.folder(runs)
-        meeting.say(f"done/{meeting.world.rank}", True)
-        meeting.hear_all("done", [0, 1], 20)
-        meeting.clean(runs)
-        return found
-
-    assert [finding.status for finding in meet(2, act)] == ["ok", "ok"]
+    well = [("ok", f"{tmp_path} is one for all, writable"), ("ok", "locks count on all nodes")]
+    assert meet(2, lambda meeting: look(meeting, runs)) == [well, well]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_hides_the_others_files_fails(tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.doctor.meeting._SEEN_WITHIN_S", 0.0)
-    monkeypatch.setattr("cluster.doctor.meeting._sees", lambda file, nonce: False)
-    first, second = meet(2, lambda meeting: meeting.folder(tmp_path))
-    assert (first.status, second.status) == ("ok", "fail")
-    assert "file system that every node mounts" in second.advice
+    monkeypatch.setattr("cluster.doctor.shared_folder._sees", lambda file, nonce: False)
+    first, second = meet(2, lambda meeting: look(meeting, tmp_path))
+    assert first[0][0] == "ok"
+    [(status, says)] = second
+    assert (status, says.startswith("does not see what")) == ("fail", True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "statuses"), [("no locks here", ["warn", "warn"]), ("held", ["ok", "warn"]), ("busy", ["ok", "ok"])]
+)
+def test_locks_that_do_not_reach_across_nodes_are_a_warning(tmp_path, monkeypatch, answer, statuses):
+    monkeypatch.setattr("cluster.doctor.shared_folder.take", lambda stream: answer)
+    found = meet(2, lambda meeting: look(meeting, tmp_path))
+    assert [status for _, (status, _) in found] == statuses
 
 
 def test_who_does_not_come_is_left_out():
