@@ -20,9 +20,7 @@ _CPUS: Final = 8
 
 _MEETING_PLACE: Final = (
     'read -r MASTER_ADDR < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
-    "# Below the ports that the kernel hands out, and another one after each requeue.",
-    "MASTER_PORT=$((20000 + (SLURM_JOB_ID + 997 * ${SLURM_RESTART_COUNT:-0}) % 10000))",
-    "export MASTER_ADDR MASTER_PORT PYTHONUNBUFFERED=1",
+    "export MASTER_ADDR PYTHONUNBUFFERED=1",
 )
 _OUTLIVE: Final = "trap : TERM USR1 USR2 # the ranks hear of every signal themselves; this script sees how they end"
 

@@ -45,6 +45,11 @@ class JobSettings:
         check_at_least(self, 1, "minutes", "cpus", "at_once")
         check_at_least(self, 0, "memory_gb")
 
+    @property
+    def elsewhere(self) -> str:
+        """The words by which `pose jobs` and `pose logs` find jobs of another folder than the usual one."""
+        return "" if self.folder == JobSettings().folder else f" --jobs_dir {self.folder}"
+
 
 @dataclass(frozen=True)
 class SubmitShardsSettings(BuildSettings):

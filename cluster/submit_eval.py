@@ -7,7 +7,7 @@ from rich.console import Console
 from cluster.config import load
 from cluster.layout import lay_out
 from cluster.settings_commands import EvaluateSettings
-from cluster.settings_submit import RunJobSettings, SubmitEvalSettings
+from cluster.settings_submit import SubmitEvalSettings
 from cluster.site import Site, find_site
 from cluster.snapshot import take_snapshot
 from cluster.submit import batch_script, submit, wait_for
@@ -37,8 +37,8 @@ def submit_eval(settings: SubmitEvalSettings) -> None:
             raise InputError(f"the evaluation failed: {failures[0]}")
         console.print(f"scored: {settings.run}; its card: {submitted.paths.stdout}")
         return
-    elsewhere = "" if settings.job.folder == RunJobSettings().folder else f" --jobs_dir {settings.job.folder}"
-    console.print(f"submitted {name} as job {submitted.job_id}; next: pose logs {submitted.job_id}{elsewhere}")
+    number = submitted.job_id
+    console.print(f"submitted {name} as job {number}; next: pose logs {number}{settings.job.elsewhere}")
 
 
 def evaluate(settings: EvaluateSettings) -> None:

@@ -60,9 +60,7 @@ def submit_train(settings: SubmitTrainSettings) -> None:
         return
     array = str(jobs[0].job_id).partition("_")[0]
     many = f" of {len(jobs)} tasks" if len(jobs) > 1 else ""
-    console.print(
-        f"submitted {name} as job {array}{many}; next: pose logs {array}{_elsewhere(settings.job)}, pose jobs"
-    )
+    console.print(f"submitted {name} as job {array}{many}; next: pose logs {array}{settings.job.elsewhere}, pose jobs")
 
 
 def write_specs(specs: Path, runs: Sequence[Run]) -> None:
@@ -92,8 +90,3 @@ def _tell_end(runs: Sequence[Run], failures: Sequence[str], console: Console) ->
     if stopped:
         raise InputError(f"{', '.join(stopped)}: stopped before the end; submit again to go on")
     console.print(f"trained: {', '.join(str(run.folder) for run in runs)}; next: pose submit eval {runs[0].folder}")
-
-
-def _elsewhere(job: RunJobSettings) -> str:
-    """What finds the jobs of another folder."""
-    return "" if job.folder == RunJobSettings().folder else f" --jobs_dir {job.folder}"

@@ -185,7 +185,7 @@ def _from_torchrun(environ: Mapping[str, str]) -> World:
 def _from_slurm(environ: Mapping[str, str]) -> World:
     size = int(environ["SLURM_NTASKS"])
     job = int(environ["SLURM_JOB_ID"])
-    # A rank that lives on from before a requeue must not find the new ones.
+    # Below the ports that the kernel hands out; a rank that lives on from before a requeue must not find the new ones.
     job += _PORTS_PER_RESTART * current_job(environ).restart
     return World(
         rank=int(environ["SLURM_PROCID"]),

@@ -86,9 +86,7 @@ cpus=$((SLURM_CPUS_ON_NODE / tasks))
 [ "$cpus" -ge 1 ] || fail "$SLURM_CPUS_ON_NODE cores for $tasks tasks on each node; add --cpus-per-gpu=8, say"
 
 read -r MASTER_ADDR < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-# Below the ports that the kernel hands out, and another one after each requeue.
-MASTER_PORT=$((20000 + (SLURM_JOB_ID + 997 * ${SLURM_RESTART_COUNT:-0}) % 10000))
-export MASTER_ADDR MASTER_PORT
+export MASTER_ADDR # the port the ranks know by themselves, from the job's number
 export PYTHONUNBUFFERED=1 # not srun --unbuffered: its pseudo-terminal would put progress bars into the log
 
 # The ranks hear of every signal themselves; this script outlives it, to see how they end.

@@ -46,6 +46,11 @@ class Training:
     def output(self) -> str:
         return self.lab.output(self.job)
 
+    def nodes(self) -> list[str]:
+        """The job's nodes, the batch host first."""
+        shown = self.lab.run(["scontrol", "show", "hostnames", self.lab.job(self.job)["NodeList"]])
+        return shown.stdout.split()
+
     def records(self) -> list[dict[str, Any]]:
         journal = self.run / "metrics.jsonl"
         lines = journal.read_text().splitlines(keepends=True) if journal.is_file() else []

@@ -48,12 +48,6 @@ def running(training: Training) -> bool:
     return training.lab.job(training.job)["JobState"] == "RUNNING"
 
 
-def nodes_of(training: Training) -> list[str]:
-    """The job's nodes, the batch host first."""
-    shown = training.lab.run(["scontrol", "show", "hostnames", training.lab.job(training.job)["NodeList"]])
-    return shown.stdout.split()
-
-
 def _left(training: Training, before: int) -> None:
     """Wait until the start after `before` requeues is over."""
 
@@ -99,7 +93,7 @@ def _preemption(grace_s: int) -> Fault:
 
 def _rank_signal(number: signal.Signals) -> Fault:
     def act(training: Training, draw: random.Random) -> str:
-        before, node = restarts(training), draw.choice(nodes_of(training))
+        before, node = restarts(training), draw.choice(training.nodes())
         os.kill(drill.rank_pids(training.lab, node)[0], number)
         _left(training, before)
         return f"{number.name} of the rank on {node}"
@@ -109,7 +103,7 @@ def _rank_signal(number: signal.Signals) -> Fault:
 
 def _power(place: int) -> Fault:
     def act(training: Training, draw: random.Random) -> str:
-        before, node = restarts(training), nodes_of(training)[place]
+        before, node = restarts(training), training.nodes()[place]
         training.lab.kill(node)
         _left(training, before)
         training.lab.start(node)
@@ -120,7 +114,7 @@ def _power(place: int) -> Fault:
 
 def _cut(place: int) -> Fault:
     def act(training: Training, draw: random.Random) -> str:
-        node = nodes_of(training)[place]
+        node = training.nodes()[place]
         training.lab.cut(node)
         time.sleep(_CUT_S)
         training.lab.heal(node)
@@ -131,7 +125,7 @@ def _cut(place: int) -> Fault:
 
 def _long_cut(training: Training, draw: random.Random) -> str:
     """Until the job has begun elsewhere: two copies of it live for a while."""
-    node, starts = nodes_of(training)[1], len(training.restored())
+    node, starts = training.nodes()[1], len(training.restored())
     training.lab.cut(node)
     began = time.monotonic()
     wait_until(lambda: len(training.restored()) > starts, _PATIENCE_S, training.output, pause=0.2)
@@ -148,7 +142,7 @@ def _controller(training: Training, draw: random.Random) -> str:
 
 
 def _controller_and_rank(training: Training, draw: random.Random) -> str:
-    before, node, away = restarts(training), draw.choice(nodes_of(training)), draw.uniform(*_AWAY_S)
+    before, node, away = restarts(training), draw.choice(training.nodes()), draw.uniform(*_AWAY_S)
     pid = drill.rank_pids(training.lab, node)[0]
     training.lab.stop_controller()
     os.kill(pid, signal.SIGKILL)
@@ -161,7 +155,7 @@ def _controller_and_rank(training: Training, draw: random.Random) -> str:
 
 def _disk(training: Training, draw: random.Random) -> str:
     """Rank 0 writes the checkpoints; a file that grows over the limit is a disk that is full."""
-    before, host = restarts(training), nodes_of(training)[0]
+    before, host = restarts(training), training.nodes()[0]
     full = max(path.stat().st_size for path in (training.run / "checkpoints").rglob("*.safetensors")) // 2
     resource.prlimit(drill.rank_pids(training.lab, host)[0], resource.RLIMIT_FSIZE, (full, full))
     _left(training, before)
@@ -169,7 +163,7 @@ def _disk(training: Training, draw: random.Random) -> str:
 
 
 def _drained(training: Training, draw: random.Random) -> str:
-    before, node = restarts(training), draw.choice(nodes_of(training))
+    before, node = restarts(training), draw.choice(training.nodes())
     _update(training.lab, f"NodeName={node}", "State=DOWN", "Reason=soak")
     _left(training, before)
     _update(training.lab, f"NodeName={node}", "State=RESUME")

@@ -37,12 +37,6 @@ def check(training: Training, undisturbed: dict[int, float], least: int = 1, mos
     assert [line["value"] for line in training.records() if line["kind"] == "status"][-1] == "finished"
 
 
-def nodes_of(training: Training) -> list[str]:
-    """The job's nodes, the batch host first."""
-    shown = training.lab.run(["scontrol", "show", "hostnames", training.lab.job(training.job)["NodeList"]])
-    return shown.stdout.split()
-
-
 @pytest.mark.parametrize(
     ("rank", "said"), [(0, "no sign of life from rank 0, which keeps"), (1, "no sign of life from rank 1 on n2, in ")]
 )
@@ -50,7 +44,7 @@ def test_a_frozen_rank_is_named(start: Start, undisturbed: dict[int, float], ran
     """Rank 0 keeps the store through which the ranks tell each other where they are."""
     training = start("--engine.timeout_s=25")
     training.wait_step(EVERY + 1)
-    frozen, other = nodes_of(training)[rank], nodes_of(training)[1 - rank]
+    frozen, other = training.nodes()[rank], training.nodes()[1 - rank]
     os.kill(drill.rank_pids(training.lab, frozen)[0], signal.SIGSTOP)
     check(training, undisturbed)
     assert f"rank {1 - rank} on {other}, in " in training.output()
@@ -86,7 +80,7 @@ def _has_usr1(pid: int) -> bool:
 def test_a_node_loses_its_power(start: Start, undisturbed: dict[int, float], place: int) -> None:
     training = start()
     training.wait_step(EVERY + 1)
-    training.lab.kill(nodes_of(training)[place])
+    training.lab.kill(training.nodes()[place])
     check(training, undisturbed)
 
 
@@ -102,7 +96,7 @@ def test_the_network_is_cut(
     """
     training = start()
     training.wait_step(EVERY + 1)
-    cut = nodes_of(training)[place]
+    cut = training.nodes()[place]
     training.lab.cut(cut)
     time.sleep(seconds)
     training.lab.heal(cut)
@@ -116,7 +110,7 @@ def test_a_node_that_failed_is_avoided(start: Start, undisturbed: dict[int, floa
     os.kill(drill.rank_pids(training.lab, "n2")[0], signal.SIGKILL)
     check(training, undisturbed)
     assert training.lab.job(training.job)["ExcNodeList"] == "n2"
-    assert "n2" not in nodes_of(training)
+    assert "n2" not in training.nodes()
     assert "goes back into the queue without n2, as its ranks ended with exit code 137 (on n2)" in training.output()
 
 
@@ -145,7 +139,7 @@ def test_two_copies_of_a_job_at_once(start: Start) -> None:
     reference.wait_end(400)
     training = start(nodes=1)
     training.wait_step(EVERY + 1)
-    [host] = nodes_of(training)
+    [host] = training.nodes()
     [stale] = drill.rank_pids(training.lab, host)
     os.kill(stale, signal.SIGSTOP)
     training.lab.cut(host)
