@@ -246,6 +246,12 @@ COMMANDS = {
         ("pose tune best pyramid > best.yaml",),
         ("name",),
     ),
+    "tune folder": Command(
+        "tune.settings:TuneSettings",
+        "tune.where:print_folder",
+        "for batch scripts: where a search stands; slurm/tune.sh asks",
+        ("pose tune folder --config tune/pyramid.yaml", "pose tune folder --resume pyramid"),
+    ),
     "study report-tables": Command(
         "tune.settings_study:ReportTablesSettings",
         "tune.study:report_tables",
