@@ -17,7 +17,7 @@ def show(report: dict[str, Any], settings: BenchSettings, console: Console) -> N
     """Print all there is."""
     show_forms(report, settings.most_spread, console)
     if "scaling" in report:
-        _scaling(report["scaling"], settings.most_spread, console)
+        show_scaling(report["scaling"], settings.most_spread, console)
     if settings.paper:
         cost = step_cost(report, settings)
         show_paper(cost, settings.network, console)
@@ -90,9 +90,7 @@ def _forms(report: dict[str, Any], most_spread: float, console: Console) -> None
             loss = f"{report['ratios'][name]['first_loss']:+.2%}"
         table.add_row(name, *cells, *told, loss)
     console.print(table)
-    for name, doubt in doubts.items():
-        if doubt:
-            _say(console, f"{name}: {doubt}")
+    _doubts(doubts, console)
     if any(row["spread"] > most_spread for row in report["forms"].values()):
         load = f", load average {report['load']:.1f} before" if "load" in report else ""
         _say(console, f"rounds' times spread by more than {most_spread:.0%}{load}; take the ratios, not the times")
@@ -123,14 +121,24 @@ def _work(row: dict[str, Any], ceilings: dict[str, float]) -> str:
     )
 
 
-def _scaling(rows: dict[str, Any], most_spread: float, console: Console) -> None:
+def show_scaling(rows: dict[str, Any], most_spread: float, console: Console) -> None:
+    """What more ranks on this machine make of it."""
     first = next(iter(rows))
     table = Table("ranks", "img/s", f"of as many times {first}'s", "exchange")
+    doubts = {}
     for name, row in rows.items():
         share, exchange = Ratio(**row["share"]), row["exchange_share"]
-        told = (share.told(), f"{share.spread:.1%}", share.doubt(most_spread)) if name != first else ("", "", "")
-        table.add_row(name, f"{row['img_per_s']:.1f}", *told, "in backward" if exchange is None else f"{exchange:.1%}")
+        told = "in backward" if exchange is None else f"{exchange:.1%}"
+        table.add_row(name, f"{row['img_per_s']:.1f}", share.told() if name != first else "", told)
+        doubts[f"{name} ranks"] = share.doubt(most_spread) if name != first else ""
     console.print(table)
+    _doubts(doubts, console)
+
+
+def _doubts(doubts: dict[str, str], console: Console) -> None:
+    for name, doubt in doubts.items():
+        if doubt:
+            _say(console, f"{name}: {doubt}")
 
 
 def _say(console: Console, line: str) -> None:

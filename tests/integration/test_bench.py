@@ -4,8 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from rich.console import Console
 
 import pose
+from cluster.bench.command import run_yaml, scaling, worktree
+from cluster.bench.measure import measure
+from cluster.bench.rounds import Form, Team, Turns
+from cluster.bench.settings import BenchSettings
+from cluster.bench.tables import show_scaling
+from cluster.config import parse
+from poselib.errors import InputError
 
 pytestmark = pytest.mark.integration
 
@@ -18,7 +27,7 @@ SPLIT = [
     *("--data.train_subjects", "[S1]", "--data.every_train", "1", "--data.test_subjects", "[S9]"),
     *("--data.val_subjects", "[S1]", "--data.every_val", "1", "--crop.allow_border", "true", "--loader.device", "cpu"),
 ]
-STAGES = {"batch", "forward", "backward", "exchange", "optimizer"}
+STAGES = {"batch", "forward", "backward", "exchange", "optimizer", "agreement"}
 
 
 @pytest.fixture(autouse=True)
@@ -28,25 +37,72 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+def test_a_bench_of_one_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "bench.json"
+    assert pose.main(["bench", *TINY, "--rounds", "3", "--steps", "1", "--paper", "true", "--out", str(out)]) == 0
+    shown = capsys.readouterr()
+    report = json.loads(out.read_text())
+    assert json.loads(shown.out) == report
+    [(name, row)] = report["forms"].items()
+    assert (name, row["images"], row["ranks"], report["ratios"]) == ("this", 4, 1, {})
+    assert len(row["seconds"]) == 3
+    assert row["img_per_s"] == pytest.approx(1 / sorted(row["seconds"])[1])
+    assert row["ms"] * row["img_per_s"] == pytest.approx(4000)
+    assert set(report["stages"]["this"]) == STAGES
+    assert report["stages"]["this"]["exchange"] == 0
+    assert report["checkpoint_s"] > 0
+    assert 0 < row["utilisation"] < 2
+    assert report["versions"]["torch"] == torch.__version__
+    assert "TFLOP/s in fp32; the layer roofline" in shown.err
+    assert "GPUs the network is" in shown.err  # no limit, or the limit
+
+
+def test_numbers_of_ranks_take_turns_and_a_busy_machine_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = parse(BenchSettings, [*TINY, "--engine.threads", "0", "--scaling", "[2, 1]", "--most_spread", "1e-9"])
+    rows = scaling(settings, Turns(3, 1))
+    assert list(rows) == ["1", "2"]
+    assert rows["1"]["exchange_share"] == 0 < rows["2"]["exchange_share"] < 1
+    assert rows["1"]["share"] == {"median": 1, "spread": 0, "least": 1, "most": 1, "rounds": 3}
+    show_scaling(rows, settings.most_spread, Console(stderr=True, width=200))
+    assert "2 ranks: no verdict: a busy machine, rounds spread by" in capsys.readouterr().err
+
+
+def test_a_revision_is_measured_by_its_own_code() -> None:
+    text = run_yaml(parse(BenchSettings, TINY))
+    with worktree("HEAD") as tree:
+        with (tree / "poselib" / "losses.py").open("a") as file:
+            file.write("\n_plain = compute_loss\ndef compute_loss(*a, **k): return 2 * _plain(*a, **k)\n")
+        report = measure([Form("this", text), Form("doubled", text, tree=tree)], Turns(1, 1))
+    assert report["ratios"]["doubled"]["first_loss"] == pytest.approx(1, rel=0.01)
+
+
+def test_an_error_in_a_process_names_the_file_with_all_it_said() -> None:
+    form = Form("x", run_yaml(parse(BenchSettings, TINY)))
+    with pytest.raises(InputError, match=r"^x: AttributeError: ") as error, Team(form) as team:
+        team.ask("no such thing")
+    log = Path(str(error.value).rpartition(" ")[2])
+    assert "Traceback" in log.read_text()
+    log.unlink()
+
+
 @pytest.mark.drill
 def test_forms_take_turns(shard_sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "bench.json"
-    words = ["bench", *TINY, "--engine.ranks", "2", "--against", "[engine.exchange=bf16]", "--reference", "true"]
-    words += ["--rounds", "2", "--steps", "1", "--paper", "true", "--out", str(out), *SPLIT]
+    words = ["bench", *TINY, "--engine.ranks", "2", "--against", "[engine.exchange=bf16, batch.micro=8]"]
+    words += ["--reference", "true", "--rounds", "3", "--steps", "1", "--out", str(out), *SPLIT]
     words += ["--data.h36m", str(shard_sets["h36m"]), "--with_loader", "true"]
     assert pose.main(words) == 0
     shown = capsys.readouterr()
     report = json.loads(out.read_text())
     assert json.loads(shown.out) == report
-    names = {"this", "engine.exchange=bf16", "the usual way"}
-    assert set(report["forms"]) == set(report["stages"]) == set(report["memory"]) == names
+    names = {"this", "engine.exchange=bf16 batch.micro=8", "the usual way"}
+    assert set(report["forms"]) == set(report["stages"]) == names
     assert set(report["ratios"]) == names - {"this"}
-    assert set(report["stages"]["this"]) == STAGES
+    assert [row["images"] for row in report["forms"].values()] == [8, 16, 8]
     assert report["stages"]["this"]["exchange"] > 0
+    assert "exchange" not in report["stages"]["the usual way"]
+    assert "in backward" in shown.err
     assert {"read", "decode", "warp"} <= set(report["loader"])
-    assert 0 < report["work"]["utilisation"] < 2
-    assert all(row["img_per_s"] > 0 for row in report["forms"].values())
-    assert "of the exchange" in shown.err or "exchange" in shown.err
 
 
 def test_what_is_missing_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,5 +128,7 @@ def test_a_profile_names_the_largest_costs(
     assert [line[:2] for line in shown.splitlines() if line[:2] in ("1.", "2.", "3.")] == ["1.", "2.", "3."]
     summary = (tmp_path / "trace" / "summary.txt").read_text()
     assert "convolution" in summary
+    assert "of the time waited for data" in shown
+    assert all(f"\n{stage} " in summary for stage in STAGES - {"exchange"})
     events = json.loads((tmp_path / "trace" / "trace.json").read_text())["traceEvents"]
     assert any("convolution" in event.get("name", "") for event in events)
