@@ -123,7 +123,7 @@ def evaluate(
 ) -> Evaluated:
     """Everything that a score card is made of, the protocol `card` included."""
     batches = evaluation_batches(run, source, settings.batch, device, torch.get_num_threads())
-    found = predict(saved.network, batches, source, run, device, settings.flip_test, spread=True)
+    found = predict(saved.network, batches, source, run, settings.flip_test, spread=True)
     rows = source.rows[found.places]
     labels = [source.shards.read_names(int(row)) for row in rows]
     names = [label[1] for label in labels]
@@ -148,7 +148,6 @@ def predict(
     batches: Iterator[Batch],
     source: Source,
     run: Run,
-    device: torch.device,
     flip_test: bool = False,
     spread: bool = False,
 ) -> Predictions:

@@ -172,7 +172,7 @@ class Training:
         batches = evaluation_batches(
             run, source, run.batch.micro, self.device, cores_per_rank(world), world.rank, world.size
         )
-        mine = predict(self.network, self.watch.each(batches, "validation", step), source, run, self.device)
+        mine = predict(self.network, self.watch.each(batches, "validation", step), source, run)
         parts: list[Predictions] = [mine] * world.size
         if world.size > 1:
             dist.all_gather_object(parts, mine)

@@ -88,7 +88,7 @@ def test_training_validates_to_the_same_poses_without_spreads(run):
     source, device = evaluation_source(run, "test"), torch.device("cpu")
     network = load_model(run.folder / "model.safetensors", device).network.train()
     plain, spread = (
-        predict(network, evaluation_batches(run, source, 3, device, 1), source, run, device, spread=measured)
+        predict(network, evaluation_batches(run, source, 3, device, 1), source, run, spread=measured)
         for measured in (False, True)
     )
     assert network.training
@@ -105,7 +105,7 @@ def test_prediction_computes_as_scoring_does(run, precision):
     source, device = evaluation_source(run, "test"), torch.device("cpu")
     predictor = Predictor.load(run.folder, device="cpu", flip_test=True)
     (batch,) = evaluation_batches(run, source, 2, device, 1, places=np.arange(2))
-    found = predict(predictor.network, iter([batch]), source, run, device, flip_test=True, spread=True)
+    found = predict(predictor.network, iter([batch]), source, run, flip_test=True, spread=True)
     answers = predictor.answer(batch.pictures.numpy())
     px = apply_affine(batch.plan.stored_from_crop.astype(float), to_crop_px(answers.uvz, run.model))
     np.testing.assert_allclose(px, found.predicted_px, atol=1e-3)
