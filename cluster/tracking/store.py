@@ -23,10 +23,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cluster.tracking.settings import TrackingSettings
 
+DATABASE: Final = "mlflow.db"
 RUN_KEY_TAG: Final = "posecluster.run_key"
 UNREACHABLE: Final = (MlflowException, SQLAlchemyError, OSError)
 """What a store that is down, locked or out of order raises."""
 
+_PARTIAL: Final = ".mlflow.db.partial"
 _METRICS_PER_CALL: Final = 1000  # these four are MLflow's own limits
 _ITEMS_PER_CALL: Final = 100
 _PARAM_LENGTH: Final = 6000
@@ -40,9 +42,9 @@ def is_permanent(error: Exception) -> bool:
     return isinstance(error, MlflowException) and error.error_code in _PERMANENT
 
 
-def local_uri(runs_dir: Path) -> str:
+def local_uri(runs_dir: Path, name: str = DATABASE) -> str:
     """The address of the SQLite store of a runs folder."""
-    return URL.create("sqlite", database=str(runs_dir / "mlflow.db")).render_as_string()
+    return URL.create("sqlite", database=str(runs_dir / name)).render_as_string()
 
 
 class Store:
@@ -59,6 +61,8 @@ class Store:
         artifacts = None if server else (runs_dir / "mlflow-artifacts").as_uri()
         # Two processes that create the tables of one database at once break each other.
         with nullcontext() if server else _one_at_a_time(runs_dir / ".mlflow.lock"):
+            if not tracking.uri:
+                _make_tables(runs_dir)
             self._client = MlflowClient(tracking.uri or local_uri(runs_dir))
             experiment = self._client.get_experiment_by_name(tracking.experiment)
             if experiment is None:
@@ -133,6 +137,17 @@ def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+def _make_tables(runs_dir: Path) -> None:
+    """Make the SQLite store where there is none: beside, and renamed, as nothing mends one whose maker was killed."""
+    database, partial = runs_dir / DATABASE, runs_dir / _PARTIAL
+    if database.exists():
+        return
+    for left in runs_dir.glob(f"{_PARTIAL}*"):
+        left.unlink()
+    MlflowClient(local_uri(runs_dir, _PARTIAL)).search_experiments(max_results=1)
+    partial.rename(database)
 
 
 @contextmanager

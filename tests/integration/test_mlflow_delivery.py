@@ -86,6 +86,20 @@ def test_two_runs_at_once_on_a_new_store_and_kills_at_random_points(tmp_path: Pa
     assert not (Path.cwd() / "mlruns").exists()
 
 
+def test_a_delivery_that_is_killed_while_it_makes_the_store_leaves_none(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with Journal(run) as journal:
+        journal.metrics(1, {"train/loss": 1.0})
+        journal.status("finished")
+    first = start_delivery(run, LOCAL)
+    unfinished = tmp_path / ".mlflow.db.partial"
+    wait_until(lambda: unfinished.exists() and unfinished.stat().st_size)
+    first.abandon()
+    assert not (tmp_path / "mlflow.db").exists()
+    deliver(run, LOCAL)
+    assert points(tmp_path, "run") == [(1, "train/loss")]
+
+
 def test_a_dead_trainer_leaves_no_running_run(tmp_path: Path) -> None:
     """Killed with -9, a trainer says nothing more; its pipe does."""
     run_dir = tmp_path / "dead"
