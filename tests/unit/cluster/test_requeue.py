@@ -1,15 +1,20 @@
 """What follows when the ranks of a job have ended."""
 
+import signal
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cluster.endings import NEVER_AGAIN, TRY_AGAIN, Ending
+from cluster.endings import NEVER_AGAIN, TRY_AGAIN, Ending, note_ending
 from cluster.fence import fruitless_starts, raise_fence, read_incarnation
-from cluster.requeue import RequeueSettings, _runs, judge
+from cluster.requeue import RequeueSettings, _runs, judge, requeue
+from cluster.settings import RestartSettings
 from cluster.settings_data import DataSettings
 from cluster.tracking.journal import Journal, Status
 from cluster.world import Job
+from poselib.errors import InputError
 
 pytestmark = pytest.mark.unit
 
@@ -108,3 +113,56 @@ def test_a_start_that_was_left_behind_requeues_nothing(run):
 )
 def test_only_a_running_job_of_this_start_is_requeued(shown, runs):
     assert _runs(shown, Job("7", 1)) is runs
+
+
+@pytest.fixture
+def scontrol(tmp_path, monkeypatch) -> Callable[[str], Path]:
+    """Stands in for Slurm's: shows job 7 in the state given, and keeps what else it is asked."""
+    asked = tmp_path / "asked"
+    for name, value in {"JOB_ID": "7", "JOB_NODELIST": "n[1-2]"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def with_state(state: str) -> Path:
+        stub = tmp_path / "bin" / "scontrol"
+        stub.parent.mkdir()
+        stub.write_text(
+            f'#!/bin/sh\ncase "$2" in job) echo "JobId=7 JobState={state} Restarts=0 ExcNodeList=(null)" ;;\n'
+            f'hostnames) echo n1; echo n2 ;;\n*) echo "$@" >> {asked} ;; esac\n'
+        )
+        stub.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{stub.parent}:/usr/bin:/bin")
+        return asked
+
+    return with_state
+
+
+def without(folder: Path) -> RequeueSettings:
+    return replace(ended(folder, 137), restart=RestartSettings(exclude_nodes=True))
+
+
+def test_a_node_is_excluded_once_the_job_waits_again(run, scontrol, capsys):
+    asked = scontrol("RUNNING")
+    raise_fence(run, Job("7"), "n1")
+    note_ending(run, Job("7"), Ending(0, "n1", "lost the other ranks", True))
+    requeue(without(run.parent))
+    assert asked.read_text().splitlines() == ["requeue 7", "update JobId=7 ExcNodeList=n2"]
+    assert (
+        "goes back into the queue without n2, as its ranks ended with exit code 137 (on n2)" in capsys.readouterr().out
+    )
+
+
+def test_a_cancelled_job_is_not_said_to_go_back(run, scontrol, capsys):
+    asked = scontrol("CANCELLED")
+    raise_fence(run, Job("7"), "n1")
+    requeue(without(run.parent))
+    assert not asked.exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_the_reason_is_told_where_the_nodes_cannot_be(run, scontrol, monkeypatch):
+    raise_fence(run, Job("7"), "n1")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    with pytest.raises(InputError, match="3 starts in a row have made no checkpoint after step 0; the last ended with"):
+        requeue(without(run.parent))
