@@ -7,7 +7,6 @@ the number and the write.
 """
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from cluster.checkpoint_names import CHECKPOINTS, by_step
 from cluster.endings import NeverAgain, TryAgain
 from cluster.world import Job
 from shards.atomic import write_whole
@@ -22,7 +22,6 @@ from shards.locks import take
 
 FENCE: Final = "incarnation.json"
 _LOCK: Final = ".incarnation.lock"
-_CHECKPOINT: Final = re.compile(r"step-(\d{8})")
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,7 @@ def read_incarnation(folder: Path) -> Incarnation:
 
 def newest_step(folder: Path) -> int:
     """The step of the newest checkpoint of the run in `folder`, by its name alone; 0 for none."""
-    found = [_CHECKPOINT.fullmatch(path.name) for path in (folder / "checkpoints").glob("step-*")]
-    return max((int(match[1]) for match in found if match), default=0)
+    return max(by_step(folder / CHECKPOINTS), default=0)
 
 
 def fruitless_starts(folder: Path, job: Job) -> int:

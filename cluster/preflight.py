@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from cluster.checkpoint_names import CHECKPOINTS, by_step
 from cluster.config import load
 from cluster.data import open_data
 from cluster.run_folder import RUN_YAML, check_writable, going_on
@@ -22,7 +23,7 @@ def check(run: Run, world_size: int) -> None:
     going_on(run)
     open_data(replace(run, batch=replace(run.batch, global_=global_batch(run, world_size))))
     share(0, global_batch(run, world_size) // run.batch.micro, 0, world_size)
-    if not any((run.folder / "checkpoints").glob("step-*")):  # else it goes on from its own weights
+    if not by_step(run.folder / CHECKPOINTS):  # else it goes on from its own weights
         check_start(run)
 
 

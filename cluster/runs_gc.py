@@ -9,7 +9,6 @@ interrupted writes left; and never a file that is not in this list, model.safete
 """
 
 import json
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from cluster.checkpoint_names import CHECKPOINTS, PARTIAL, by_step, checkpoint_name, step_of
 from cluster.run_folder import held
 from cluster.runs import RunState, amount, find_runs, read_state
 from cluster.snapshot import CODE
@@ -31,9 +31,6 @@ from poselib.errors import InputError
 from poselib.settings import check_at_least
 from shards.atomic import TEMPORARY
 
-_CHECKPOINTS: Final = "checkpoints"
-_STEP: Final = re.compile(r"step-(\d{8})")
-_PARTIAL: Final = "step-*.partial"
 _COMPLETE: Final = "complete.json"
 
 
@@ -128,18 +125,18 @@ def _free(folder: Path, settings: GcSettings, console: Console) -> int:
 
 def _leftovers(folder: Path) -> Iterator[Path]:
     """What interrupted writes have left."""
-    yield from sorted((folder / _CHECKPOINTS).glob(_PARTIAL))
-    for place in (folder, folder / _CHECKPOINTS, folder / CODE):
+    yield from sorted((folder / CHECKPOINTS).glob(PARTIAL))
+    for place in (folder, folder / CHECKPOINTS, folder / CODE):
         yield from sorted(place.glob(TEMPORARY))
 
 
 def _spare_checkpoints(run: RunState, keep: int) -> list[Path]:
     """Checkpoints besides the newest whole ones and the best; none where no whole one is found."""
-    found = sorted(path for path in (run.folder / _CHECKPOINTS).glob("step-*") if _STEP.fullmatch(path.name))
+    found = list(by_step(run.folder / CHECKPOINTS).values())
     whole = [path for path in found if _looks_whole(path)][-keep:]
     if not whole:
         return []
-    kept = {*whole, run.folder / _CHECKPOINTS / f"step-{run.best_step:08d}"}
+    kept = {*whole, run.folder / CHECKPOINTS / checkpoint_name(run.best_step)}
     return [path for path in found if path not in kept]
 
 
@@ -158,7 +155,7 @@ def _delete(path: Path) -> None:
         if not path.is_dir():
             path.unlink()
             return
-        if _STEP.fullmatch(path.name):
+        if step_of(path) is not None:
             path = path.rename(path.with_name(f"{path.name}.gc.partial"))
         shutil.rmtree(path)
     except OSError as error:

@@ -10,7 +10,6 @@ none. Which is the latest is told by the names: a rename is what makes a checkpo
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from cluster.agreement import refuse
+from cluster.checkpoint_names import PARTIAL, by_step, checkpoint_name, step_of
 from cluster.endings import NeverAgain, TryAgain, in_words
 from cluster.engine.engine import Engine
 from cluster.fence import Fence
@@ -31,7 +31,6 @@ from shards.atomic import sync_folder
 
 _STATE: Final = "state.safetensors"
 _COMPLETE: Final = "complete.json"
-_NAME: Final = re.compile(r"step-(\d{8})")
 
 
 class Checkpoints:
@@ -73,7 +72,7 @@ class Checkpoints:
         """
         self.finish()
         state = engine.gather(keep=self.rank == 0)
-        self._in_flight = self.folder / f"step-{step:08d}"
+        self._in_flight = self.folder / checkpoint_name(step)
         if self.rank == 0:
             self._written = self._writer.submit(self._write, state, self._in_flight, extra, best)
         if wait:
@@ -92,8 +91,8 @@ class Checkpoints:
 
     def newest(self) -> Path | None:
         """The newest checkpoint whose files are whole; damaged ones are named and passed over."""
-        found = sorted((path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name)), reverse=True)
-        for path in found:
+        found = by_step(self.folder).values()
+        for path in reversed(found):
             fault = _fault(path)
             if not fault:
                 return path
@@ -122,7 +121,7 @@ class Checkpoints:
         if reason:
             raise InputError(f"{path} is of another architecture: {reason}")
         engine.restore(state)
-        return _step(path), extra
+        return step_of(path) or 0, extra
 
     def _write(self, state: dict[str, torch.Tensor], final: Path, extra: dict[str, Any], best: int) -> None:
         """Make a state durable under its final name, then drop what is too old; in a thread of rank 0."""
@@ -140,7 +139,7 @@ class Checkpoints:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             files[_STATE] = {"bytes": stream.tell(), "sha256": digest}
         with (partial / _COMPLETE).open("w") as stream:
-            json.dump({"step": _step(final), "files": files}, stream, indent=1)
+            json.dump({"step": step_of(final), "files": files}, stream, indent=1)
             stream.flush()
             os.fsync(stream.fileno())
         sync_folder(partial)
@@ -150,7 +149,7 @@ class Checkpoints:
     def _clear(self, partial: Path) -> None:
         self.fence.check()
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.glob("step-*.partial"):
+        for path in self.folder.glob(PARTIAL):
             if path == partial or _start_of(path) < self.fence.number:
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -158,13 +157,13 @@ class Checkpoints:
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         sync_folder(self.folder)
-        step = _step(final)
-        found = sorted(path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name))
+        step = step_of(final) or 0
+        found = by_step(self.folder)
         # Later steps are damaged ones that a resumed run went back behind: they must not count as the newest.
-        void = [path for path in found if _step(path) > step]
-        old = [path for path in found if _step(path) <= step][: -self.keep]
-        for path in void + [path for path in old if _step(path) != best]:
-            shutil.rmtree(path, ignore_errors=True)
+        void = [other for other in found if other > step]
+        old = [other for other in found if other <= step][: -self.keep]
+        for other in void + [other for other in old if other != best]:
+            shutil.rmtree(found[other], ignore_errors=True)
 
     def _together(self, act: Callable[[], Any], final: Path) -> None:
         """Let every rank act, then end all if any failed: nobody waits for one that is gone."""
@@ -181,10 +180,6 @@ class Checkpoints:
             dist.all_gather_object(problems, problem)
         for found in filter(None, problems):
             refuse(found)
-
-
-def _step(path: Path) -> int:
-    return int(path.name.split("-")[1])
 
 
 def _start_of(partial: Path) -> int:

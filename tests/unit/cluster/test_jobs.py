@@ -116,6 +116,20 @@ def test_logs_of_all_ranks_are_prefixed(jobs_dir, capsys):
     assert "job 7_1 is unknown; its logs come to" in shown.err
 
 
+def test_a_log_that_names_its_ranks_is_shown_as_it_is(jobs_dir, capsys):
+    made = [
+        JobRecord(job, "train-x", "slurm", "login", 0.0, (str(jobs_dir / f"{job}.out"),), labelled=True)
+        for job in ("8_0", "8_1")
+    ]
+    for one in made:
+        write_record(jobs_dir, one)
+        Path(one.logs[0]).write_text("0: one\n1: two\njob 8 goes back\n")
+    assert pose.main(["logs", "8_0", "--jobs_dir", str(jobs_dir), "--follow", "false"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["0: one", "1: two", "job 8 goes back"]
+    assert pose.main(["logs", "8", "--jobs_dir", str(jobs_dir), "--follow", "false"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "train-x: 0: one"
+
+
 def test_logs_follow_until_the_job_has_ended(jobs_dir, capsys):
     made = record(jobs_dir, "9", ranks=1)
     log, state = Path(made.logs[0]), jobs_dir.parent / "state"
