@@ -2,6 +2,7 @@ import errno
 import json
 import math
 import os
+import resource
 import socket
 from pathlib import Path
 
@@ -112,6 +113,18 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
                 journal.metrics(2, {"loss": 2.0})
         journal.metrics(3, {"loss": 3.0})
     assert [entry.step for entry in read_metrics(tmp_path)] == [1, 3]
+
+
+def test_a_file_that_cannot_grow_is_named(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        path = tmp_path / JOURNAL_NAME
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, limits[1]))
+        try:
+            with pytest.raises(OSError, match=str(path)):
+                journal.metrics(1, {"train/loss": 1.0})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_rewind_voids_the_steps_behind_it(tmp_path: Path) -> None:
