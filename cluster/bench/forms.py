@@ -74,12 +74,14 @@ class Ours:
         total.tolist()
 
     def notes(self) -> dict[str, float]:
-        """How often the compiler has left CUDA graphs out, where they are asked for."""
+        """Whether CUDA graphs were recorded where they are asked for, and how often the compiler has left them out."""
         if not self.run.engine.cuda_graphs:
             return {}
         from torch._dynamo.utils import counters
 
-        return {"cudagraph_skips": float(counters["inductor"]["cudagraph_skips"])}
+        found = counters["inductor"]
+        recorded = found["cudagraph_recorded_non_static_inputs"] > 0  # the pictures are one
+        return {"cudagraph_skips": float(found["cudagraph_skips"]), "cudagraphs": float(recorded)}
 
     def checkpoint(self) -> float:
         """Seconds of one checkpoint, written and synced."""

@@ -35,12 +35,9 @@ def show_forms(report: dict[str, Any], most_spread: float, console: Console) -> 
     _stages(report, console)
     for name, row in report["forms"].items():
         _say(console, f"{name}: {_work(row, report['ceilings'])}")
-        if row.get("cudagraph_skips"):
-            _say(
-                console,
-                f"{name}: the compiler left CUDA graphs out {row['cudagraph_skips']:.0f} times; with"
-                " TORCH_LOGS=perf_hints it says why",
-            )
+        if row.get("cudagraph_skips") or not row.get("cudagraphs", True):
+            left_out = f"{row['cudagraph_skips']:.0f} times" if row["cudagraphs"] else "altogether"
+            _say(console, f"{name}: the compiler left CUDA graphs out {left_out}; TORCH_LOGS=perf_hints says why")
 
 
 def show_paper(cost: StepCost, network: NetworkSettings, console: Console) -> None:
