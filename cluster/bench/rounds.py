@@ -79,11 +79,12 @@ class Team:
         command = [sys.executable, "-W", "ignore", "-P", str(WORKER), spec]
         pages = KEEP_PAGES if form.kind == "ours" else {}
         path = os.pathsep.join(filter(None, [str(form.tree), os.environ.get("PYTHONPATH")]))
+        ranks = form.ranks
         handle, self.log = tempfile.mkstemp(prefix="pose-bench-", suffix=".log")
         self._ranks = []
         with open(handle, "wb") as log:  # noqa: PTH123
-            for rank in range(form.ranks):
-                world = World(rank, form.ranks, rank, form.ranks, port=port).variables()
+            for rank in range(ranks):
+                world = World(rank, ranks, rank, ranks, port=port).variables()
                 environment = dict(os.environ) | pages | world | {"PYTHONPATH": path}
                 pipe = subprocess.PIPE
                 self._ranks.append(
