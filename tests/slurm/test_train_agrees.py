@@ -42,8 +42,11 @@ def other_on_n2(lab: Lab, file: Path, text: str, tmp_path: Path) -> None:
     lab.run(["mount", "--bind", tmp_path / "other", file], node="n2")
 
 
-def test_a_node_with_other_code(refused, tmp_path: Path) -> None:
-    copy = take_snapshot(tmp_path / "job" / "runs" / "drill").folder / "cluster" / "keys.py"
+def test_a_node_with_other_code(refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = take_snapshot(tmp_path / "job" / "runs" / "drill")
+    for name, value in snapshot.environment().items():
+        monkeypatch.setenv(name, value)
+    copy = snapshot.folder / "cluster" / "keys.py"
     said = refused(lambda lab, shards: other_on_n2(lab, copy, f"{copy.read_text()}# edited\n", tmp_path))
     assert "pose train: n2: other code than on the other nodes; see `pose doctor`" in said
 
