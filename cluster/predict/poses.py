@@ -156,10 +156,11 @@ class Predictor:
             ValueError: a picture or its boxes are not of this type and shape.
         """
         camera = camera or CameraSettings()
+        _check_pictures(pictures)
         if boxes is None:
             boxes = [np.array([[0.0, 0.0, picture.shape[1], picture.shape[0]]]) for picture in pictures]
             box_scale = 1.0
-        _check(pictures, boxes)
+        _check_boxes(boxes, len(pictures))
         seen = [
             Seen(some, self.cut(picture, some, box_scale), camera_of(picture, 0.0, camera))
             for picture, some in zip(pictures, (np.asarray(some, np.float64) for some in boxes), strict=True)
@@ -227,12 +228,16 @@ class Predictor:
         }
 
 
-def _check(pictures: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> None:
-    if len(pictures) != len(boxes):
-        raise ValueError(f"{len(pictures)} pictures need as many arrays of boxes, not {len(boxes)}")
-    for number, (picture, some) in enumerate(zip(pictures, boxes, strict=True)):
+def _check_pictures(pictures: Sequence[np.ndarray]) -> None:
+    for number, picture in enumerate(pictures):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise ValueError(f"picture {number} must be uint8 h w 3, RGB, not {picture.dtype} {picture.shape}")
+
+
+def _check_boxes(boxes: Sequence[np.ndarray], pictures: int) -> None:
+    if len(boxes) != pictures:
+        raise ValueError(f"{pictures} pictures need as many arrays of boxes, not {len(boxes)}")
+    for number, some in enumerate(boxes):
         if np.ndim(some) != 2 or np.shape(some)[1] != 4:
             raise ValueError(f"boxes of picture {number} must be n 4: x y w h in px, not {np.shape(some)}")
         if not (np.isfinite(some).all() and (np.asarray(some)[:, 2:] > 0).all()):
