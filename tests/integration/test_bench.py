@@ -14,6 +14,7 @@ from cluster.bench.rounds import Form, Team, Turns
 from cluster.bench.settings import BenchSettings
 from cluster.bench.tables import show_scaling
 from cluster.config import parse
+from cluster.world import World, free_port
 from poselib.errors import InputError
 
 pytestmark = pytest.mark.integration
@@ -55,6 +56,19 @@ def test_a_bench_of_one_form(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert report["versions"]["torch"] == torch.__version__
     assert "TFLOP/s in fp32; the layer roofline" in shown.err
     assert "GPUs the network is" in shown.err  # no limit, or the limit
+
+
+def test_a_launchers_world_measures_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in World(port=free_port()).variables().items():
+        monkeypatch.setenv(name, value)
+    out = tmp_path / "bench.json"
+    assert pose.main(["bench", *TINY, "--rounds", "2", "--steps", "1", "--out", str(out)]) == 0
+    report = json.loads(out.read_text())
+    assert json.loads(capsys.readouterr().out) == report
+    assert (report["ranks"], report["step_s"]["rounds"], report["exchange_share"]) == (1, 2, 0)
+    assert report["doubt"] == "no verdict: 2 of at least 3 rounds"
 
 
 def test_numbers_of_ranks_take_turns_and_a_busy_machine_is_told(capsys: pytest.CaptureFixture[str]) -> None:
