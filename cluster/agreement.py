@@ -20,12 +20,8 @@ _ADVICE: Final = "see `pose doctor`, and use one environment and one folder, or 
 _PAUSE_S: Final = 0.3
 
 
-def check_alike(world: World, own: tuple[str, str, str] | None = None) -> None:
+def check_alike(world: World) -> None:
     """Refuse ranks whose code or packages differ, on every rank alike.
-
-    Args:
-        world: this process' place.
-        own: this rank's host, code and packages; by default what runs here.
 
     Raises:
         InputError: names the hosts that differ from most others; elsewhere than on rank 0, SaidByMain.
@@ -33,7 +29,7 @@ def check_alike(world: World, own: tuple[str, str, str] | None = None) -> None:
     if world.size == 1:
         return
     found: list[Any] = [None] * world.size
-    dist.all_gather_object(found, own or (node_name(), code_digest(), _packages()))
+    dist.all_gather_object(found, (node_name(), code_digest(), _packages()))
     for place, what in ((1, "code"), (2, "packages")):
         usual = Counter(rank[place] for rank in found).most_common(1)[0][0]
         other = sorted({rank[0] for rank in found if rank[place] != usual})
