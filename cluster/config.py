@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import re
 import typing
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,8 @@ class SettingsError(InputError):
 def parse(cls: type[Settings], argv: Sequence[str], prog: str = "pose", epilog: str = "") -> Settings:
     """Settings from a command line: any number of `--config FILE`, then single keys `--group.key value`.
 
+    A class with a method `with_given` is told which keys were given; the rest are defaults.
+
     Dashes in keys stand for underscores; a key that takes true or false and stands alone is true: `--dry-run`.
 
     Raises:
@@ -44,7 +46,9 @@ def parse(cls: type[Settings], argv: Sequence[str], prog: str = "pose", epilog: 
         _merge(values, read_yaml(Path(file), cls, origins))
     rest = _python_options(rest, cls)
     origins |= {word[2:].split("=")[0]: "command line" for word in rest if word.startswith("--")}
-    return _build(cls, values, rest, _parser(cls, prog, epilog), origins)
+    settings = _build(cls, values, rest, _parser(cls, prog, epilog), origins)
+    note: Callable[[Container[str]], Settings] | None = getattr(settings, "with_given", None)
+    return settings if note is None else note(origins.keys())
 
 
 def load(cls: type[Settings], path: Path) -> Settings:

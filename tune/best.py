@@ -3,11 +3,14 @@
 import sys
 from dataclasses import replace
 
-from cluster.config import dump
+from cluster.config import dump, load
+from cluster.run_folder import RUN_YAML
+from cluster.settings import Run
 from poselib.errors import InputError
 from tune.configuration import trial_run
+from tune.earlier import load_search
 from tune.records import read_trials
-from tune.search import best_trial, load_search
+from tune.search import best_trial
 from tune.settings import BestSettings
 from tune.space import label
 
@@ -26,9 +29,13 @@ def print_best(settings: BestSettings) -> None:
     best = best_trial(records, tune.search, metric)
     if best is None:
         raise InputError(f"{settings.name} has no trial with a score yet")
-    run = trial_run(tune, best.values, best.name)
+    run = trial_run(tune, best.scored_values, best.name)
+    started = run.folder / RUN_YAML
+    if started.is_file():  # the batch of its ranks, whatever ranks train with it next
+        run = replace(run, batch=replace(run.batch, global_=load(Run, started).batch.global_))
     run = replace(run, name=f"{settings.name}-best", runs_dir=settings.runs_dir, tracking=tune.tracking)
     scores = ", ".join(f"{name} {value:.6g}" for name, value in best.scores.items())
-    chosen = ", ".join(f"{key} {label(value)}" for key, value in best.values.items())
-    sys.stdout.write(f"# Trial {best.name} of {settings.name}, the best of {len(records)}: {scores}\n# {chosen}\n")
+    chosen = ", ".join(f"{key} {label(value)}" for key, value in best.scored_values.items())
+    way = "\n# They were changed on the way; these are the last ones." if tune.search.scheduler == "pbt" else ""
+    sys.stdout.write(f"# Trial {best.name} of {settings.name}, the best of {len(records)}: {scores}\n# {chosen}{way}\n")
     sys.stdout.write(dump(run))

@@ -42,6 +42,7 @@ def run_trials(search: "Search", count: int) -> None:
     import ray
     from ray import tune
 
+    from tune.events import Events
     from tune.population import Population
     from tune.searcher import SearchOver, SpaceSearcher
     from tune.trial import Trial
@@ -74,6 +75,7 @@ def run_trials(search: "Search", count: int) -> None:
                 name="trials",
                 storage_path=str(_empty(search.folder / "ray")),
                 stop=SearchOver(is_over),
+                callbacks=[Events(searcher)],
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=wanted.retries),
                 checkpoint_config=tune.CheckpointConfig(
@@ -154,8 +156,8 @@ def _asha(settings: TuneSettings, space: Space) -> Any:
 
 def _pbt(settings: TuneSettings, space: Space) -> Any:
     from ray import tune
-    from ray.tune.schedulers import PopulationBasedTraining
 
+    from tune.population import Together
     from tune.trial import ray_name
 
     search, domains = settings.search, mutable(space)
@@ -170,11 +172,13 @@ def _pbt(settings: TuneSettings, space: Space) -> Any:
 
     mutations: dict[str, Any] = {}
     for key, domain in domains.items():
-        if isinstance(domain, Choice) or domain.step or domain.whole:
+        if isinstance(domain, Choice) or domain.step:
             mutations[key] = list_domain(domain)
+        elif domain.whole:
+            mutations[key] = (tune.lograndint if domain.log else tune.randint)(int(domain.low), int(domain.high) + 1)
         else:
             mutations[key] = (tune.loguniform if domain.log else tune.uniform)(domain.low, domain.high)
-    return PopulationBasedTraining(
+    return Together(
         time_attr="epochs",
         metric=ray_name(search.metrics[0]),
         mode=search.modes[0],

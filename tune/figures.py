@@ -32,7 +32,7 @@ def parallel_coordinates(records: Sequence[TrialRecord], metric: str, mode: Mode
     """
     keys = list(records[0].values)
     scores = [record.scores[metric] for record in records]
-    axes = [_axis([record.values.get(key) for record in records]) for key in keys]
+    axes = [_axis([record.scored_values.get(key) for record in records]) for key in keys]
     axes.append(_Axis(*_spread(scores, scores, [f"{score:.4g}" for score in (min(scores), max(scores))])))
     worst_first = sorted(range(len(records)), key=scores.__getitem__, reverse=mode == "min")
     shades = sample_colorscale("Blues", [0.25 + 0.75 * n / max(1, len(records) - 1) for n in range(len(records))])
@@ -66,14 +66,16 @@ def importances(records: Sequence[TrialRecord], metric: str) -> dict[str, float]
     """
     scored = [record for record in records if metric in record.scores]
     distributions = {
-        key: found for key in (scored[0].values if scored else {}) if (found := _distribution(scored, key))
+        key: found for key in (scored[0].scored_values if scored else {}) if (found := _distribution(scored, key))
     }
     if len(scored) < FEWEST or not distributions or len({record.scores[metric] for record in scored}) < 2:
         return {}
     study = _quiet_study(["min"])
     for record in scored:
         params = {
-            key: label(record.values[key]) if isinstance(one, CategoricalDistribution) else float(record.values[key])
+            key: label(record.scored_values[key])
+            if isinstance(one, CategoricalDistribution)
+            else float(record.scored_values[key])
             for key, one in distributions.items()
         }
         study.add_trial(create_trial(params=params, distributions=distributions, value=record.scores[metric]))
@@ -210,7 +212,7 @@ def _cut(text: str, most: int = 22) -> str:
 
 def _distribution(records: Sequence[TrialRecord], key: str) -> BaseDistribution | None:
     """What a setting varied over; None where it did not."""
-    values = [record.values.get(key) for record in records]
+    values = [record.scored_values.get(key) for record in records]
     labels = sorted({label(value) for value in values})
     if len(labels) < 2:
         return None
@@ -232,7 +234,7 @@ def _quiet_study(modes: Sequence[Mode]) -> optuna.Study:
 
 def _words(record: TrialRecord) -> str:
     """A trial for a hover: its name, status and settings."""
-    chosen = "<br>".join(f"{key} {_short(value)}" for key, value in record.values.items())
+    chosen = "<br>".join(f"{key} {_short(value)}" for key, value in record.scored_values.items())
     return f"<b>{record.name}</b> {record.status}<br>{chosen}"
 
 

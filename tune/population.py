@@ -1,9 +1,23 @@
-"""The searcher as population-based training takes it: Ray refuses any that it wraps itself."""
+"""Population-based training: its scheduler, and the searcher as it takes it; Ray refuses any that it wraps itself."""
 
 from typing import Any
 
+from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from ray.tune.search import SearchAlgorithm, Searcher
 from ray.tune.search.search_generator import SearchGenerator
+
+
+class Together(PopulationBasedTraining):
+    """Population-based training of trials that all run at the same time.
+
+    Ray's own has every trial pause that is due while another one waits for its place, as one does that is just taking
+    over a better one's state; each pause costs a new start, during which the next trials pause, and so on for ever.
+    """
+
+    def on_trial_result(self, *args: Any, **named: Any) -> str:
+        """A validation: go on, unless this trial is to take over another one's state."""
+        decision = super().on_trial_result(*args, **named)
+        return str(TrialScheduler.CONTINUE if decision == TrialScheduler.PAUSE else decision)
 
 
 class Population(SearchAlgorithm):

@@ -24,10 +24,11 @@ class TrialRecord:
         key: its identity in MLflow.
         values: what was chosen for it.
         status: `waiting` covers a trial on its way: a search that goes on takes it up again.
-        reason: why it failed or was stopped.
+        reason: why it failed or was stopped; of a waiting one, how it was lost.
         scores: the search's metrics at the validation whose first metric was best.
         epochs: how far it came.
         ended: when, in seconds since 1970; null while it is waiting.
+        best_values: the values that gave the scores, where they are others: population-based training changes them.
     """
 
     number: int
@@ -39,6 +40,12 @@ class TrialRecord:
     scores: dict[str, float] = field(default_factory=dict)
     epochs: float = 0.0
     ended: float | None = None
+    best_values: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scored_values(self) -> dict[str, Any]:
+        """The values that gave the scores."""
+        return self.best_values or self.values
 
 
 def write_trial(search: Path, record: TrialRecord) -> None:
@@ -46,6 +53,15 @@ def write_trial(search: Path, record: TrialRecord) -> None:
     folder = search / record.name
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / TRIAL_RECORD, asdict(record))
+
+
+def read_trial(folder: Path) -> TrialRecord:
+    """The record of the trial in a folder.
+
+    Raises:
+        TypeError: it is not there, or damaged.
+    """
+    return TrialRecord(**read_json(folder / TRIAL_RECORD))
 
 
 def read_trials(search: Path) -> list[TrialRecord]:

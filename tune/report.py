@@ -12,8 +12,9 @@ from cluster.tracking.journal import JOURNAL_NAME, Metrics, read_metrics
 from poselib.errors import InputError
 from shards.atomic import write_whole
 from tune.configuration import folder_of
+from tune.earlier import load_search
 from tune.records import TrialRecord, read_trials
-from tune.search import best_trial, load_search
+from tune.search import best_trial
 from tune.settings import Mode, TuneReportSettings, TuneSettings
 from tune.space import label
 
@@ -149,7 +150,8 @@ def _table(settings: TuneSettings, records: list[TrialRecord], best: TrialRecord
     rows = [_row(["trial", "status", *search.metrics, "epochs", *keys, "reason"], "th")]
     for one in ordered:
         scores = [f"{one.scores[name]:.4g}" if name in one.scores else "" for name in search.metrics]
-        cells = [one.name, one.status, *scores, f"{one.epochs:g}", *(_short(one.values.get(key)) for key in keys)]
+        values = [_short(one.scored_values.get(key)) for key in keys]
+        cells = [one.name, one.status, *scores, f"{one.epochs:g}", *values]
         rows.append(_row([*cells, one.reason], "td", "best" if one is best else ""))
     return f"<table>{''.join(rows)}</table>"
 

@@ -1,31 +1,31 @@
 """`pose tune`: a search from its YAML to its best trial. Ray runs the trials; this process drives and records."""
 
-import itertools
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from rich.console import Console
 
-from cluster.config import dump, flatten, load
-from cluster.run_folder import RUN_YAML, held
-from cluster.tracking.journal import JOURNAL_NAME, Journal
+from cluster.config import dump, flatten
+from cluster.run_folder import held
+from cluster.tracking.journal import Journal
 from cluster.tracking.provenance import provenance_tags
 from cluster.tracking.search import start_search_delivery
 from cluster.world import current_job
 from poselib.errors import InputError
 from shards.atomic import write_whole
-from tune.configuration import check_space, folder_of
+from tune.configuration import folder_of
+from tune.earlier import hours_spent, load_search, refuse_existing, resumed_settings
+from tune.preflight import check_space
 from tune.records import SEARCH_YAML, TrialRecord, read_trials
 from tune.settings import SearchSettings, TuneSettings
 from tune.space import Space, label, read_space
+from tune.tried import combinations
 
-_LIMITS: Final = ("trials", "hours", "parallel", "cpus", "gpus")
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -46,9 +46,6 @@ def search(settings: TuneSettings) -> None:
         refuse_existing(settings, folder)
     with console.status("holding the space against settings and shards"):
         count = check_space(settings, space)
-    if settings.search.searcher == "grid":
-        combinations = sum(1 for _ in itertools.islice(space.all(), settings.search.trials))
-        settings = replace(settings, search=replace(settings.search, trials=combinations))
     with held(folder):
         write_whole(folder / SEARCH_YAML, dump(settings).encode())
         Search(settings, space, folder, console, count).run()
@@ -68,23 +65,26 @@ class Search:
     def __init__(self, settings: TuneSettings, space: Space, folder: Path, console: Console, checked: int) -> None:
         self.settings, self.space, self.folder, self.console = settings, space, folder, console
         self.checked = checked
+        # A population may hold several of a kind: they part later.
+        self.combinations = 0 if settings.search.scheduler == "pbt" else combinations(space)
+        self.trials = min(settings.search.trials, self.combinations or settings.search.trials)
         self.records = {record.number: record for record in read_trials(folder)}
-        self.began = time.monotonic()
+        self.began = time.monotonic() - 3600 * hours_spent(folder)
         self.stopped_by = ""
 
     def run(self) -> None:
         """Run trials until there are enough, or a limit or signal says stop."""
         self._announce()
-        tracking, late = replace(self.settings.tracking), ""
+        late = ""
         with Journal(self.folder) as self.journal:
             self._describe()
-            delivery = start_search_delivery(self.folder, tracking)
+            delivery = start_search_delivery(self.folder, self.settings.tracking)
             status = "failed"
             try:
                 with self._listening():
                     self._run_trials()
                 self._write_page()
-                status = "stopped" if self.stopped_by else "finished"
+                status = "stopped" if self.stopped_by or self._lost() else "finished"
             finally:
                 self.journal.status(status)  # type: ignore[arg-type]
                 late = delivery.finish(120.0)
@@ -100,15 +100,17 @@ class Search:
         return bool(self.stopped_by)
 
     def on_change(self, record: TrialRecord) -> None:
-        """A trial was proposed or has ended."""
+        """A trial was proposed, has come further, was lost or has ended."""
         self.records[record.number] = record
-        ended = [one for one in self.records.values() if one.status != "waiting"]
         if record.status == "waiting":
+            if record.reason:
+                self._say(f"{record.name} was lost and waits for --resume ({record.reason})")
             return
+        ended = self._ended()
         first = self.settings.search.metrics[0]
         score = f", best {first} {record.scores[first]:.4g}" if first in record.scores else ""
         why = f" ({record.reason})" if record.reason else ""
-        self._say(f"[{len(ended)}/{self.settings.search.trials}] {record.name} {record.status}{score}{why}")
+        self._say(f"[{len(ended)}/{self.trials}] {record.name} {record.status}{score}{why}")
         best = best_trial(list(self.records.values()), self.settings.search, first)
         values = {"search/ended": len(ended), "search/failed": sum(one.status == "failed" for one in ended)}
         values |= {f"search/best/{name}": score for name, score in best.scores.items()} if best else {}  # type: ignore[misc]
@@ -116,9 +118,8 @@ class Search:
 
     def _run_trials(self) -> None:
         """Hand the trials that are missing to Ray."""
-        ended = sum(record.status != "waiting" for record in self.records.values())
-        missing = self.settings.search.trials - ended
-        if missing <= 0:
+        missing = self.trials - len(self._ended())
+        if missing <= 0 or self.is_over():
             return
         from tune.cluster import run_trials  # Ray takes seconds to import
 
@@ -137,11 +138,11 @@ class Search:
         self._say(f"{page}: how settings and scores go together")
 
     def _announce(self) -> None:
-        search = self.settings.search
-        ended = sum(record.status != "waiting" for record in self.records.values())
+        search, ended = self.settings.search, len(self._ended())
         done = f", {ended} of them done before" if ended else ""
+        of = f" of {self.combinations} combinations" if self.combinations else ""
         self._say(
-            f"{self.folder}: {search.trials} trials{done} of {', '.join(self.settings.space)};"
+            f"{self.folder}: {self.trials}{of or ' trials'}{done} of {', '.join(self.settings.space)};"
             f" {search.searcher}, scheduler {search.scheduler}; {self.checked} configurations checked"
         )
 
@@ -185,8 +186,12 @@ class Search:
     def _last_line(self) -> None:
         name, records = self.settings.name, list(self.records.values())
         if self.stopped_by:
-            self._say(f"stopped by {self.stopped_by}; go on with: pose tune --resume {name}")
+            more = " --search.hours MORE" if self.stopped_by.startswith("search.hours") else ""
+            self._say(f"stopped by {self.stopped_by}; go on with: pose tune --resume {name}{more}")
             return
+        if self._lost():
+            lost = ", ".join(record.name for record in self._lost())
+            self._say(f"{lost} did not come to an end; go on with: pose tune --resume {name}")
         search = self.settings.search
         failed = sum(record.status == "failed" for record in records)
         best = best_trial(records, search, search.metrics[0])
@@ -199,6 +204,12 @@ class Search:
             f"{len(records)} trials{failures}; the best is {best.name}: {scores}; next: pose tune best {name}{where}"
         )
 
+    def _ended(self) -> list[TrialRecord]:
+        return [record for record in self.records.values() if record.status != "waiting"]
+
+    def _lost(self) -> list[TrialRecord]:
+        return [record for record in self.records.values() if record.status == "waiting" and record.reason]
+
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
@@ -208,48 +219,3 @@ def best_trial(records: list[TrialRecord], search: SearchSettings, metric: str) 
     sign = 1 if search.modes[search.metrics.index(metric)] == "min" else -1
     scored = [record for record in records if metric in record.scores and record.status != "failed"]
     return min(scored, key=lambda record: (sign * record.scores[metric], record.number), default=None)
-
-
-def load_search(runs_dir: Path, name: str) -> TuneSettings:
-    """The settings that a search was started with.
-
-    Raises:
-        InputError: there is no such search.
-    """
-    path = runs_dir / name / SEARCH_YAML
-    if not path.is_file():
-        known = sorted(found.parent.name for found in runs_dir.glob(f"*/{SEARCH_YAML}"))
-        there = f"there are {', '.join(known)}" if known else f"there is none in {runs_dir}"
-        raise InputError(f"{runs_dir / name} is no search: {there}")
-    return replace(load(TuneSettings, path), runs_dir=runs_dir)
-
-
-def resumed_settings(given: TuneSettings) -> TuneSettings:
-    """The settings of the search to go on with, under the limits that are given now.
-
-    Raises:
-        InputError: there is no such search, or something else than a limit is given.
-    """
-    settings = load_search(given.runs_dir, given.resume)
-    defaults, now = flatten(TuneSettings(resume=given.resume, runs_dir=given.runs_dir)), flatten(given)
-    changed = [key for key, value in now.items() if defaults.get(key) != value]
-    strange = [key for key in changed if key not in {f"search.{name}" for name in _LIMITS}]
-    if strange:
-        raise InputError(f"--resume takes the settings that {given.resume} was started with, not {', '.join(strange)}")
-    limits = {key.removeprefix("search."): getattr(given.search, key.removeprefix("search.")) for key in changed}
-    return replace(settings, search=replace(settings.search, **limits))
-
-
-def refuse_existing(settings: TuneSettings, folder: Path) -> None:
-    """Never mix a search with another, or with a run.
-
-    Raises:
-        InputError: the folder holds one.
-    """
-    if (folder / SEARCH_YAML).is_file():
-        raise InputError(
-            f"{folder} holds a search already; go on with it by `pose tune --resume {settings.name}`, or give this one"
-            " another name"
-        )
-    if any((folder / name).exists() for name in (RUN_YAML, JOURNAL_NAME)):
-        raise InputError(f"{folder} holds a run; give the search another name")

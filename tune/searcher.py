@@ -1,5 +1,6 @@
 """What is tried next: a grid, or what an Optuna sampler proposes, with a record of every trial for going on later."""
 
+import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,13 +13,13 @@ from optuna.study import StudyDirection
 from ray.tune import Stopper
 from ray.tune.search import Searcher
 
-from cluster.tracking.files import read_json
 from tune.configuration import trial_name
+from tune.reasons import noted_failure
 from tune.records import IDS, TrialRecord, read_trials, write_trial
 from tune.settings import SearchSettings
 from tune.space import Choice, Range, Space, Values, label
-from tune.training import ENDING
-from tune.trial import ENDED, ray_name
+from tune.trial import BEST_VALUES, ENDED, ray_name
+from tune.tried import Tried
 
 _SAMPLERS: Final[dict[str, Callable[[int, int], optuna.samplers.BaseSampler]]] = {
     "random": lambda seed, _: optuna.samplers.RandomSampler(seed=seed),
@@ -27,6 +28,8 @@ _SAMPLERS: Final[dict[str, Callable[[int, int], optuna.samplers.BaseSampler]]] =
 }
 _GENERATION: Final = "NSGAIISampler:generation"
 """Where Optuna's NSGA-II keeps a trial's generation; without it, it would breed from no trial of an earlier start."""
+_MOST_ASKED: Final = 10
+"""Proposals of what was tried before; then one that was not is drawn, so that known scores do not drown the others."""
 
 
 def population(trials: int) -> int:
@@ -57,7 +60,8 @@ class SpaceSearcher(Searcher):
     """Proposes the trials of a search; lives in the driver.
 
     Trials that an earlier start left on their way come first, with the values they had; ended ones are told to the
-    sampler and never proposed again.
+    sampler. Nothing is proposed twice, and a finite space comes to an end; the members of a population alone may begin
+    alike, as they part later.
 
     Args:
         space: to choose from.
@@ -83,18 +87,20 @@ class SpaceSearcher(Searcher):
         self.waiting = [record for record in past if record.status == "waiting"]
         self.next_number = max((record.number for record in past), default=-1) + 1
         self.live: dict[str, TrialRecord] = {}
+        self._lost: dict[str, TrialRecord] = {}
+        self._tried = Tried(space, past)
         self._asked: dict[str, optuna.trial.Trial] = {}
+        self._random = random.Random(settings.seed)
         self._grid: Iterator[Values] | None = None
         if settings.searcher == "grid":
-            tried = [record.values for record in past]
-            self._grid = (values for values in space.all() if values not in tried)
+            self._grid = (values for values in space.all() if values not in self._tried)
         else:
             self._study = self._open_study(past)
 
     def suggest(self, trial_id: str) -> Any:
         """The configuration of Ray's next trial; the word for the end of a grid."""
         if self.waiting:
-            record = self.waiting.pop(0)
+            record = replace(self.waiting.pop(0), reason="")
             if self._grid is None:
                 self._study.enqueue_trial(self._written(record.values)[0])
                 self._asked[trial_id] = self._ask()[0]
@@ -110,18 +116,30 @@ class SpaceSearcher(Searcher):
         self.live[trial_id] = record
         return {"search": str(self._folder), "project": str(Path.cwd()), "values": record.values}
 
+    def on_start(self, trial_id: str, values: Values) -> None:
+        """Note the settings that a trial starts or goes on with: population-based training changes them."""
+        record = self.live.get(trial_id)
+        if record is not None and record.values != values:
+            kept = record.scored_values if record.scores else {}
+            self.live[trial_id] = replace(record, values=dict(values), best_values=kept)
+            self._note(self.live[trial_id])
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Note how far a trial has come, and with which settings: population-based training changes them."""
+        """Note how far a trial has come."""
         self.live[trial_id] = self._with_result(self.live[trial_id], result)
+        self._note(self.live[trial_id])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Note how a trial ended and tell the sampler."""
+        """Note how a trial ended and tell the sampler. One that was lost without an ending of its own waits on."""
         record, trial = self.live.pop(trial_id), self._asked.pop(trial_id, None)
         (self._folder / IDS / trial_id).unlink(missing_ok=True)
         if result is not None:
             record = self._with_result(record, result)
-        if error:
-            record = replace(record, status="failed", reason=self._why(record))
+        why = noted_failure(self._folder / record.name)
+        if error and why:
+            record = replace(record, status="failed", reason=why)
+        elif error:
+            self._lost[trial_id] = record
         elif result is not None and result.get(ENDED):
             record = replace(record, status="finished")
         elif not self._is_over():
@@ -131,9 +149,13 @@ class SpaceSearcher(Searcher):
             record = replace(record, ended=time.time())
         self._note(record)
         if trial is not None and record.status != "waiting":
-            scores = [record.scores[name] for name in self._settings.metrics] if record.scores and not error else None
-            state = optuna.trial.TrialState.COMPLETE if scores else optuna.trial.TrialState.FAIL
-            self._study.tell(trial, scores, state)
+            self._tell(trial, record)
+
+    def on_lost(self, trial_id: str, words: str) -> None:
+        """Note why a trial has ended that has no ending of its own: it goes on when the search is resumed."""
+        record = self._lost.pop(trial_id, None)
+        if record is not None:
+            self._note(replace(record, reason=words or "its process on the cluster was lost"))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the records are the state."""
@@ -146,10 +168,43 @@ class SpaceSearcher(Searcher):
         return {}
 
     def _propose(self, trial_id: str) -> Values | None:
+        """The next configuration; None where all were tried."""
         if self._grid is not None:
             return next(self._grid, None)
+        trial, values = self._ask()
+        if self._settings.scheduler != "pbt":
+            for _ in range(_MOST_ASKED):
+                if values not in self._tried:
+                    break
+                self._tell_scores(trial, self._tried.scores(values))
+                trial, values = self._ask()
+            if values in self._tried:
+                return self._propose_left(trial_id, trial)
+        self._asked[trial_id] = trial
+        return values
+
+    def _propose_left(self, trial_id: str, refused: optuna.trial.Trial) -> Values | None:
+        """Any of what is left of a finite space, in place of a proposal that was tried before."""
+        self._tell_scores(refused, {})
+        left = self._tried.left()
+        if not left:
+            return None
+        self._study.enqueue_trial(self._written(self._random.choice(left))[0])
         self._asked[trial_id], values = self._ask()
         return values
+
+    def _tell(self, trial: optuna.trial.Trial, record: TrialRecord) -> None:
+        """Tell the sampler how a trial that it proposed has ended."""
+        if record.best_values and record.status != "failed":  # the scores are of other settings than were proposed
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self._study.add_trial(self._finished(record))
+        else:
+            self._tell_scores(trial, record.scores if record.status != "failed" else {})
+
+    def _tell_scores(self, trial: optuna.trial.Trial, scores: dict[str, float]) -> None:
+        whole = all(name in scores for name in self._settings.metrics)
+        values = [scores[name] for name in self._settings.metrics] if whole else None
+        self._study.tell(trial, values, optuna.trial.TrialState.COMPLETE if whole else optuna.trial.TrialState.FAIL)
 
     def _ask(self) -> tuple[optuna.trial.Trial, Values]:
         trial = self._study.ask()
@@ -178,19 +233,22 @@ class SpaceSearcher(Searcher):
         for record in past:
             if record.status == "waiting":
                 continue
-            params, distributions = self._written(record.values)
-            good = record.status != "failed" and len(record.scores) == len(self._settings.metrics)
-            study.add_trial(
-                optuna.trial.create_trial(
-                    state=optuna.trial.TrialState.COMPLETE if good else optuna.trial.TrialState.FAIL,
-                    params=params,
-                    distributions=distributions,
-                    values=[record.scores[name] for name in self._settings.metrics] if good else None,
-                    system_attrs={_GENERATION: complete // population(trials)},
-                )
-            )
-            complete += good
+            ended = self._finished(record, complete // population(trials))
+            study.add_trial(ended)
+            complete += ended.state == optuna.trial.TrialState.COMPLETE
         return study
+
+    def _finished(self, record: TrialRecord, generation: int = 0) -> optuna.trial.FrozenTrial:
+        """A trial that has ended, as Optuna writes it."""
+        params, distributions = self._written(record.scored_values)
+        good = record.status != "failed" and all(name in record.scores for name in self._settings.metrics)
+        return optuna.trial.create_trial(
+            state=optuna.trial.TrialState.COMPLETE if good else optuna.trial.TrialState.FAIL,
+            params=params,
+            distributions=distributions,
+            values=[record.scores[name] for name in self._settings.metrics] if good else None,
+            system_attrs={_GENERATION: generation},
+        )
 
     def _written(self, values: Values) -> tuple[dict[str, Any], dict[str, Any]]:
         """A configuration as Optuna writes it: parameters and their distributions."""
@@ -221,15 +279,15 @@ class SpaceSearcher(Searcher):
     def _with_result(self, record: TrialRecord, result: dict[str, Any]) -> TrialRecord:
         best = {name: result.get(f"best_{ray_name(name)}") for name in self._settings.metrics}
         scores = {name: float(value) for name, value in best.items() if value is not None}
-        values = {key: result.get(f"config/values/{key}", value) for key, value in record.values.items()}
+        gave = {key: result.get(f"{BEST_VALUES}/{key}", value) for key, value in record.values.items()}
         return replace(
-            record, values=values, scores=scores or record.scores, epochs=result.get("epochs", record.epochs)
+            record,
+            scores=scores or record.scores,
+            best_values={} if gave == record.values else gave,
+            epochs=result.get("epochs", record.epochs),
         )
-
-    def _why(self, record: TrialRecord) -> str:
-        said = read_json(self._folder / record.name / ENDING).get("reason", "")
-        return said or "its process on the cluster was lost"
 
     def _note(self, record: TrialRecord) -> None:
         write_trial(self._folder, record)
+        self._tried.note(record)
         self._on_change(record)

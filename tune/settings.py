@@ -1,9 +1,11 @@
 """Settings of searches. No torch and no Ray here."""
 
-from dataclasses import dataclass, field
+from collections.abc import Container
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
+from cluster.keys import keys
 from cluster.settings import DataSettings, Run
 from poselib.settings import check_at_least
 
@@ -22,7 +24,8 @@ class SearchSettings:
             `nsga2` without a scheduler.
         modes: whether each metric is to become small or large; one of these per metric.
         trials: how many; a grid ends by itself where it has fewer.
-        hours: after these, what runs is stopped with a checkpoint and the search can be resumed; 0 sets no limit.
+        hours: after these, of all starts together, what runs is stopped with a checkpoint and the search can be
+            resumed; 0 sets no limit.
         parallel: trials at the same time; 0 takes as many as the CPUs and GPUs hold.
         cpus: CPU cores set aside for a trial.
         gpus: GPUs set aside for a trial; below 1, trials share one.
@@ -77,6 +80,7 @@ class TuneSettings(Run):
         search: how the space is searched.
         resume: name of a search to go on with; only `runs_dir` and the limits `search.trials`,
             `hours`, `parallel`, `cpus` and `gpus` may stand beside it.
+        given: with `resume`, the keys that a file or the command line gave; filled in when they are read.
     """
 
     name: str = "search"
@@ -84,6 +88,7 @@ class TuneSettings(Run):
     space: dict[str, Any] = field(default_factory=dict)
     search: SearchSettings = field(default_factory=SearchSettings)
     resume: str = ""
+    given: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         """Check every value; errors name the setting and the valid range."""
@@ -98,6 +103,12 @@ class TuneSettings(Run):
             raise ValueError(f"{SPLIT_WITHOUT_VAL}, as {self.data.split} is")
         if self.search.perturb_epochs % self.validate_every and self.search.scheduler == "pbt":
             raise ValueError(f"search.perturb_epochs must be a multiple of validate_every = {self.validate_every}")
+
+    def with_given(self, origins: Container[str]) -> Self:
+        """The settings with a note of the keys that were given: a limit may be set back to its default."""
+        if not self.resume or self.given:
+            return self
+        return replace(self, given=tuple(key for key in keys(type(self)) if key in origins))
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from cluster.snapshot import planned_snapshot, take_snapshot
 from cluster.submit import submit_script
 from poselib.errors import InputError
 from shards.atomic import write_whole
-from tune.configuration import check_space, folder_of
-from tune.search import refuse_existing, resumed_settings
+from tune.configuration import folder_of
+from tune.earlier import refuse_existing, resumed_settings
+from tune.preflight import check_space
 from tune.settings import TuneSettings
 from tune.settings_submit import SubmitTuneSettings
 from tune.space import read_space

@@ -13,24 +13,16 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from cluster.config import dump
-from cluster.run_folder import RUN_YAML, held
+from cluster.run_folder import RUN_YAML
 from cluster.settings import Run
-from cluster.tracking.files import read_json, write_json
-from cluster.tracking.journal import JOURNAL_NAME, decode_metrics, last_status, read_records
-from cluster.weights import BEST, LAST
-from poselib.errors import InputError
+from cluster.tracking.journal import JOURNAL_NAME, decode_metrics, last_status, read_metrics, read_records
+from tune.handover import STOP_S, copy_checkpoint, held_once_free
+from tune.reasons import TrialFailed, note_failure, noted_failure, reason
 
 CONFIG: Final = "train.yaml"
 LOG: Final = "train.log"
-ENDING: Final = "ending.json"
-_STOP_S: Final = 300.0
-"""How long a training may take to reach its next step and save."""
+_EPOCH: Final = "train/epoch"
 _LAUNCHERS: Final = ("SLURM_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "RAY_", "PMI", "TORCHELASTIC")
-_MEMORY: Final = ("OutOfMemoryError", "out of memory", "Cannot allocate memory", "MemoryError", "can't allocate memory")
-
-
-class TrialFailed(Exception):
-    """The training ended with an error; the message is its own reason."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,8 @@ class Report:
     Attributes:
         step: optimiser steps done.
         epochs: epochs done.
-        scores: the search's metrics there.
+        scores: the search's metrics there, as far as they have been logged; none where a state that was taken over
+            stood at the end already.
         last: whether the training has ended with it.
     """
 
@@ -92,32 +85,40 @@ class Training:
         metrics: names in the journal; whenever the first is logged there is a report.
         project: the folder that relative paths of the run start from.
         launch: starts the ranks of the settings in a folder's train.yaml.
+        changes: whether the settings may be others than at the folder's last start.
     """
 
-    def __init__(self, run: Run, metrics: tuple[str, ...], project: Path, launch: "Launch") -> None:
+    def __init__(
+        self, run: Run, metrics: tuple[str, ...], project: Path, launch: "Launch", changes: bool = False
+    ) -> None:
         self.run, self.metrics, self.project = run, metrics, project
-        self._launch = launch
+        self._launch, self._changes = launch, changes
         self._process: Ranks | None = None
         self._offset, self._seen = 0, set[int]()
         self._latest: dict[str, float] = {}
-        self._reported = 0
-        failed = read_json(run.folder / ENDING)
+        self._epoch_at = (0, 0.0)
+        self._last: Report | None = None
+        self._reported = self._given = self._log_start = 0
+        failed = noted_failure(run.folder)
         if failed:
-            raise TrialFailed(failed["reason"])
+            raise TrialFailed(failed)
 
     def start(self) -> None:
         """Start the ranks as `pose train` does; a run that stands in the folder goes on."""
         folder = self.run.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        _wait_until_free(folder)
-        (folder / CONFIG).write_text(dump(self.run))
+        with held_once_free(folder):
+            if self._changes:
+                (folder / RUN_YAML).unlink(missing_ok=True)  # what is computed from here on is meant to differ
+            (folder / CONFIG).write_text(dump(self.run))
+            log = folder / LOG
+            self._log_start = log.stat().st_size if log.is_file() else 0
         self._process = self._launch(folder, self.project)
 
     def next(self) -> Report:
         """Wait for the next validation.
 
         Raises:
-            TrialFailed: the training ended otherwise, or its score is no number.
+            TrialFailed: the training ended otherwise, its score is no number, or a metric was never logged.
         """
         if self._process is None:
             self.start()
@@ -125,13 +126,11 @@ class Training:
         while True:
             code = self._process.poll()
             report = self._read()
-            if report is None and code is not None:
-                raise self._fail(self._why(code))
             if report is not None:
-                bad = [f"{name} is {value}" for name, value in report.scores.items() if not math.isfinite(value)]
-                if bad:
-                    raise self._fail(f"diverged: {', '.join(bad)} at step {report.step}")
-                return self._end(report) if report.epochs >= self.run.epochs else report
+                self._sound(report)
+                return self._end(self._process.wait()) if report.epochs >= self.run.epochs else report
+            if code is not None:
+                return self._end(code)
             time.sleep(0.2)
 
     def stop(self) -> None:
@@ -142,37 +141,36 @@ class Training:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         try:
-            process.wait(_STOP_S)
+            process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()  # the ranks end with their launcher
             process.wait()
 
     def skip_to(self, step: int) -> None:
         """Take reports up to a step as made already."""
-        self._reported = step
+        self._reported = self._given = step
 
     def take_over(self, donor: Path, step: int) -> None:
         """Put another trial's state at a step, or its newest, in the place of this one's.
 
         The journal stays; the training declares void what it holds beyond that step.
+
+        Raises:
+            TrialFailed: there is no such state, or an earlier start of this trial does not end.
         """
-        mine, beside = self.run.folder / "checkpoints", self.run.folder / "checkpoints.taken"
-        wanted = donor / "checkpoints" / f"step-{step:08d}"
-        complete = sorted(path.parent for path in (donor / "checkpoints").glob("step-*/complete.json"))
-        if wanted not in complete:
-            if not complete:
-                raise TrialFailed(f"{donor.name}, from which it was to go on, has no checkpoint")
-            wanted = complete[-1]
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(wanted, beside / wanted.name)
-        shutil.rmtree(mine, ignore_errors=True)
-        beside.replace(mine)
-        for name in (BEST, LAST):
-            if (donor / name).is_file():
-                shutil.copyfile(donor / name, self.run.folder / name)
-        # The folder is this trial's, its settings are new: what it computes from here on is meant to differ.
-        (self.run.folder / RUN_YAML).unlink(missing_ok=True)
-        self._reported = int(wanted.name.removeprefix("step-"))
+        from cluster.weights import BEST, LAST  # torch takes seconds to import, and few trials take over another's
+
+        folder, beside = self.run.folder, self.run.folder / "checkpoints.taken"
+        with held_once_free(folder):
+            taken = copy_checkpoint(donor, step, beside)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            beside.replace(folder / "checkpoints")
+            for name in (BEST, LAST):
+                if (donor / name).is_file():
+                    shutil.copyfile(donor / name, folder / name)
+        self._changes = True
+        self.skip_to(taken)
+        self._epoch_at = _last_epoch(donor)
 
     def _read(self) -> Report | None:
         """The next validation in the journal that has not been reported."""
@@ -182,53 +180,61 @@ class Training:
             self._offset = end
             if record["kind"] == "rewind":
                 self._seen = {step for step in self._seen if step <= record["step"]}
+                self._last = self._last if self._last and self._last.step <= record["step"] else None
             if record["kind"] != "metrics":
                 continue
             entry = decode_metrics(record)
             self._latest |= entry.values
+            if _EPOCH in entry.values:
+                self._epoch_at = entry.step, entry.values[_EPOCH]
             if self.metrics[0] not in entry.values:
                 continue
             self._seen.add(entry.step)
+            scores = {name: self._latest[name] for name in self.metrics if name in self._latest}
+            report = Report(entry.step, self._epochs(entry.step), scores)
+            self._last = report if entry.step >= self._given else None
             if entry.step > self._reported:
                 self._reported = entry.step
-                epochs = min(len(self._seen) * self.run.validate_every, self.run.epochs)
-                return Report(entry.step, epochs, {name: self._latest.get(name, math.nan) for name in self.metrics})
+                return report
         return None
 
-    def _end(self, report: Report) -> Report:
-        """The last report, once the training has ended well."""
-        assert self._process is not None
-        code = self._process.wait()
-        if code or last_status(self.run.folder) != "finished":
+    def _epochs(self, step: int) -> float:
+        """Whole epochs after so many steps; an epoch always has as many. Counted where the journal has not told yet."""
+        at, epoch = self._epoch_at
+        done = math.floor(step * epoch / at + 1e-6) if at else len(self._seen) * self.run.validate_every
+        return min(done, self.run.epochs)
+
+    def _end(self, code: int) -> Report:
+        """The last report, of a training that has ended with this code."""
+        while (report := self._read()) is not None:  # what it wrote between a look at the journal and its end
+            self._sound(report)
+        folder = self.run.folder
+        status = last_status(folder) if (folder / JOURNAL_NAME).is_file() else ""
+        if code == 0 and status == "stopped":
+            raise TrialFailed("its training was stopped from outside")  # with a checkpoint: it may go on from there
+        if code or status != "finished":
             raise self._fail(self._why(code))
-        return replace(report, last=True)
+        missing = [name for name in self.metrics if name not in self._latest]
+        if missing and not self._given:
+            raise self._fail(f"{', '.join(missing)}: not logged by the training")
+        return replace(self._last or Report(self._given, 0.0), epochs=self.run.epochs, last=True)
+
+    def _sound(self, report: Report) -> None:
+        """See that the scores are numbers."""
+        bad = [f"{name} is {value}" for name, value in report.scores.items() if not math.isfinite(value)]
+        if bad:
+            raise self._fail(f"diverged: {', '.join(bad)} at step {report.step}")
 
     def _why(self, code: int) -> str:
-        log = self.run.folder / LOG
-        return reason(log.read_text(errors="replace") if log.is_file() else "", code)
+        path = self.run.folder / LOG
+        log = path.read_bytes()[self._log_start :] if path.is_file() else b""  # of this start alone
+        return reason(log.decode(errors="replace"), code)
 
     def _fail(self, why: str) -> TrialFailed:
         """Stop what is left and note for good why this trial is over."""
         self.stop()
-        write_json(self.run.folder / ENDING, {"reason": why})
+        note_failure(self.run.folder, why)
         return TrialFailed(why)
-
-
-def reason(log: str, code: int) -> str:
-    """Why a training has ended, from what it wrote and its exit code, in one line."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    memory = [line for line in lines if any(word in line for word in _MEMORY)]
-    if memory:
-        return f"out of memory: {memory[-1][:300]}"
-    if code == -signal.SIGKILL or any("killed by SIGKILL" in line for line in lines[-3:]):
-        return "out of memory, most likely: the system killed a rank (SIGKILL)"
-    said = [line.removeprefix("pose train: ") for line in lines if line.startswith("pose train: ")]
-    said = [line for line in said if not line.startswith("training ended early")] or said
-    if any(f"is {word}" in line for line in said for word in ("nan", "inf")):
-        return f"diverged: {said[-1][:300]}"
-    if code == 0:
-        return "its training was stopped from outside"
-    return (said or lines or [f"exit code {code}"])[-1][:300]
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -236,14 +242,10 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if not name.startswith(_LAUNCHERS)}
 
 
-def _wait_until_free(folder: Path) -> None:
-    """An earlier start, whose search died, may still be saving."""
-    deadline = time.monotonic() + _STOP_S
-    while True:
-        try:
-            with held(folder):
-                return
-        except InputError as error:
-            if time.monotonic() > deadline:
-                raise TrialFailed(str(error)) from error
-            time.sleep(0.5)
+def _last_epoch(folder: Path) -> tuple[int, float]:
+    """A step of a run and the epochs done after it; zeros where its journal does not tell."""
+    if (folder / JOURNAL_NAME).is_file():
+        for entry in reversed(read_metrics(folder)):
+            if _EPOCH in entry.values:
+                return entry.step, entry.values[_EPOCH]
+    return 0, 0.0

@@ -13,8 +13,8 @@ from cluster.settings import DataSettings, Run
 from poselib.errors import InputError
 from shards.augment import needed_cover
 from shards.manifest import MANIFEST
-from tune.configuration import check_space
 from tune.geometry import every_crop
+from tune.preflight import check_space
 from tune.settings import TuneSettings
 from tune.space import read_space
 
@@ -69,7 +69,7 @@ def test_what_no_run_can_have_is_left_out():
 
 @pytest.mark.parametrize("branch", [False, True])
 def test_the_one_corner_that_looks_beyond_the_stored_pictures_is_found(branch, shard_sets, tmp_path, monkeypatch):
-    monkeypatch.setattr("tune.configuration.MOST_CHECKED", 4)  # of the sample that is tried anyway
+    monkeypatch.setattr("tune.preflight.MOST_CHECKED", 4)  # of the sample that is tried anyway
     shards = covering(1.4, shard_sets["h36m"], tmp_path / "shards")
     run = settings(shards, tmp_path, SPACE)
     # The last zoom and turn alone pass what is stored, in crops of any size.
