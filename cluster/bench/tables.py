@@ -72,7 +72,7 @@ def step_cost(report: dict[str, Any], settings: BenchSettings) -> StepCost:
 def _forms(report: dict[str, Any], most_spread: float, console: Console) -> None:
     first = next(iter(report["forms"]))
     clock = _CLOCKS[report["clock"]]
-    table = Table(
+    table = _table(
         *("form", f"{clock} a step", "img/s", "spread", "peak MiB"),
         *(f"{first} is faster by", "verdict", "first loss"),
     )
@@ -94,18 +94,25 @@ def _forms(report: dict[str, Any], most_spread: float, console: Console) -> None
 
 
 def _stages(report: dict[str, Any], console: Console) -> None:
-    names = list(report["stages"])
-    table = Table("stage, ms a picture", *names)
-    rest = [""] * (len(names) - 1)
-    for stage, seconds in report.get("loader", {}).items():
-        if stage != "whole":
-            table.add_row(stage, f"{1e3 * seconds:.3f}", *rest)
-    for stage in dict.fromkeys(stage for row in report["stages"].values() for stage in row):
-        found = [report["stages"][name].get(stage) for name in names]
-        table.add_row(stage, *("in backward" if each is None else f"{1e3 * each:.3f}" for each in found))
-    if "checkpoint_s" in report:
-        table.add_row("checkpoint, ms each", f"{1e3 * report['checkpoint_s']:.0f}", *rest)
+    stages = list(dict.fromkeys(stage for row in report["stages"].values() for stage in row))
+    table = _table("ms a picture", *stages)
+    for name, row in report["stages"].items():
+        table.add_row(name, *(f"{1e3 * row[stage]:.3f}" if stage in row else "in backward" for stage in stages))
     console.print(table)
+    if loader := report.get("loader"):
+        told = ", ".join(f"{stage} {1e3 * seconds:.3f}" for stage, seconds in loader.items() if stage != "whole")
+        _say(console, f"the loader's stages, ms a picture: {told}")
+    if "checkpoint_s" in report:
+        _say(console, f"a checkpoint: {1e3 * report['checkpoint_s']:.0f} ms")
+
+
+def _table(first: str, *others: str) -> Table:
+    """One whose rows' names are never cut short."""
+    table = Table()
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name)
+    return table
 
 
 def _work(row: dict[str, Any], ceilings: dict[str, float]) -> str:
