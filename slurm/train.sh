@@ -5,7 +5,7 @@
 #
 # Without GPUs it runs one task on each node; with --ntasks-per-node=N that many. Submit it from the project's folder.
 # Settings and code are those of the job's first start, requeued or not. What is edited while it still waits in the queue
-# does reach it: against that, `sbatch $(pose site --snapshot runs/baseline) slurm/train.sh ...`, or `pose submit train`.
+# does reach it; `sbatch $(pose site --snapshot runs/baseline) slurm/train.sh ...` holds the code, `pose submit train` both.
 # Two minutes before the time limit all ranks save a checkpoint, and the job goes back into the queue to go on from it;
 # after a crash as well, until several starts in a row have made no new checkpoint.
 #SBATCH --job-name=pose-train
