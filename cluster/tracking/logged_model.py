@@ -38,7 +38,8 @@ def log_model(client: MlflowClient, experiment_id: str, run_id: str, weights: Pa
         file.seek(0)
         with _saved(model, run_id, file, weights.parent) as folder:
             client.log_model_artifacts(model.model_id, str(folder))
-    if model.model_id not in [output.model_id for output in client.get_run(run_id).outputs.model_outputs]:
+    outputs = client.get_run(run_id).outputs
+    if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     return str(model.model_id)
