@@ -75,7 +75,7 @@ class Ours:
 
     def notes(self) -> dict[str, float]:
         """Whether CUDA graphs were recorded where they are asked for, and how often the compiler has left them out."""
-        if not self.run.engine.cuda_graphs:
+        if not getattr(self.run.engine, "cuda_graphs", False):  # an earlier revision knows none
             return {}
         from torch._dynamo.utils import counters
 
