@@ -1,7 +1,8 @@
 """The training loop."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -42,6 +43,7 @@ def train_loop(
     stop: StopFlag,
     start: int,
     after_step: Callable[[Step], None],
+    due: Callable[[int], bool],
     watch: Watch,
 ) -> bool:
     """Train from step `start` to the schedule's end; True when it got there, False when a signal stopped it.
@@ -54,12 +56,16 @@ def train_loop(
         stop: asked between steps; every rank leaves at the same boundary.
         start: optimiser steps done before.
         after_step: logs, validates, saves; all ranks call it at the same steps.
+        due: whether that does something with the state after a step, counted from 1. What other steps tell is read
+            only when the next one is on its way, so that a GPU never waits for this process.
         watch: told each stage.
 
     Raises:
         InputError: the loss is no longer finite; names the step. Elsewhere than on rank 0, SaidByMain.
     """
     engine.model.train()
+    untold: deque[_Told] = deque()
+    stops = False
     for number in range(start, schedule.steps):
         lr = schedule.lr(number)
         engine.set_lr(lr)
@@ -75,24 +81,44 @@ def train_loop(
             engine.step()
             total[0] += loss.detach() / engine.accumulation
             total[2] += len(batch.replaced)
-        total[1] = float(stop.requested)
-        mean_loss, stops, replaced = _over_ranks(total)
-        if not mean_loss < float("inf"):
-            problem = f"the loss of step {number + 1} is {mean_loss}; lower optimizer.lr or set optimizer.clip"
-            refuse(InputError(problem))
+        total[1].fill_(stop.requested)
+        untold.append(_Told(number + 1, lr, total))
         ended = number + 1 == schedule.steps
-        after_step(Step(number + 1, mean_loss, lr, last=bool(stops) or ended, replaced=replaced))
+        while len(untold) > (0 if ended or stops or due(number + 1) else 1):
+            step, asked = untold.popleft().read()
+            stops = stops or asked
+            after_step(replace(step, last=(stops or ended) and not untold))
         if stops:
             return ended
     return True
 
 
-def _over_ranks(total: torch.Tensor) -> tuple[float, float, int]:
-    """Mean over the ranks of the loss, whether any of them wants to stop, and the replaced samples of all: one small
-    exchange per step."""
-    world = 1
-    if dist.is_initialized():
-        dist.all_reduce(total)
-        world = dist.get_world_size()
-    loss, stops, replaced = total.tolist()
-    return loss / world, stops, round(replaced)
+class _Told:
+    """What the ranks tell each other of a step, in one small exchange: losses, wishes to stop, replaced samples."""
+
+    def __init__(self, number: int, lr: float, total: torch.Tensor) -> None:
+        self.number, self.lr = number, lr
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
+        if self.world > 1:
+            dist.all_reduce(total)
+        self._there: torch.cuda.Event | None = None
+        self._total = total
+        if total.is_cuda:
+            self._total = torch.empty(total.shape, pin_memory=True).copy_(total, non_blocking=True)
+            self._there = torch.cuda.Event()
+            self._there.record()
+
+    def read(self) -> tuple[Step, bool]:
+        """The step, and whether any rank wants to stop.
+
+        Raises:
+            InputError: the loss is no longer finite. Elsewhere than on rank 0, SaidByMain.
+        """
+        if self._there is not None:
+            self._there.synchronize()
+        loss, stops, replaced = self._total.tolist()
+        step = Step(self.number, loss / self.world, self.lr, last=False, replaced=round(replaced))
+        if not step.loss < float("inf"):
+            problem = f"the loss of step {self.number} is {step.loss}; lower optimizer.lr or set optimizer.clip"
+            refuse(InputError(problem))
+        return step, bool(stops)

@@ -95,6 +95,7 @@ class Training:
                     stop,
                     self.start,
                     self._after_step,
+                    self._due,
                     self.watch,
                 )
         except BaseException:
@@ -165,6 +166,12 @@ class Training:
                 self._write(BEST, number, math.nan)
         self._save(number, last=step.last)
         self.record.progress.pause(time.monotonic() - began)
+
+    def _due(self, number: int) -> bool:
+        """Whether `_after_step` needs the state as it is after a step; on a CPU nothing is won by waiting."""
+        every = self.run.checkpoint.every_steps
+        saves = every and number % every == 0
+        return self.device.type == "cpu" or bool(saves) or self.record.logs(number)
 
     def _validate(self, source: Source, step: int) -> None:
         """Score the validation subjects over all ranks; note the best."""

@@ -74,6 +74,10 @@ class TrainingRecord:
         self.journal.status("running")
         self._delivery = start_delivery(self.run.folder, self.tracking)
 
+    def logs(self, number: int) -> bool:
+        """Whether a step is logged: every so many, and those with a validation, as the last one."""
+        return number % self.run.log_every == 0 or self.schedule.validates_after(number)
+
     def stepped(self, step: Step, grad_norm: Callable[[], float | None]) -> None:
         """Show a step, and log it where its turn has come; the norm is asked for only then.
 
@@ -83,7 +87,7 @@ class TrainingRecord:
         number = step.number
         self.progress.advance(number, step.loss)
         self._replaced += step.replaced
-        if number % self.run.log_every and not self.schedule.validates_after(number):  # as the last step does
+        if not self.logs(number):
             return
         if self.world.is_main:
             self.fence.check()

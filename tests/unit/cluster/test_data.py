@@ -1,16 +1,12 @@
 """A run's sources and order: from folders and URLs, in windows, with the end of an epoch as the settings say."""
 
 from dataclasses import replace
-from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import fsspec
 import numpy as np
 import pytest
-import torch
 
 from cluster.data import mean_pose_mm, open_data, shard_window
-from cluster.loop import Step, train_loop
 from cluster.preflight import check
 from cluster.run_folder import claim
 from cluster.settings import BatchSettings, Run
@@ -104,13 +100,3 @@ def test_the_mean_pose_passes_over_damage_where_the_run_does(run, monkeypatch):
     with pytest.raises(DamagedSample):
         mean_pose_mm(source)
     assert 0 < np.abs(mean_pose_mm(source, "skip") - sound).max() < 100
-
-
-def test_the_loop_counts_replaced_samples():
-    engine = MagicMock(device=torch.device("cpu"), accumulation=2)
-    batches = iter([SimpleNamespace(replaced=lines) for lines in ((), ("a", "b"), ("c",), (), (), ())])
-    schedule = SimpleNamespace(steps=3, lr=lambda step: 0.1)
-    seen: list[Step] = []
-    stop = SimpleNamespace(requested=False)
-    assert train_loop(engine, batches, lambda batch: torch.zeros(()), schedule, stop, 0, seen.append, watch=MagicMock())
-    assert [step.replaced for step in seen] == [2, 1, 0]
