@@ -16,7 +16,7 @@ from plotly.colors import sample_colorscale
 from cluster.tracking.journal import Metrics
 from tune.records import TrialRecord
 from tune.settings import Mode
-from tune.space import label
+from tune.space import label, short
 
 FEWEST: Final = 4
 """Trials with a score below which nothing is said about importance."""
@@ -186,7 +186,7 @@ def _axis(values: list[Any]) -> _Axis:
     if not _numeric(values) or len(order) <= _MOST_TICKS:
         even = [n / (len(order) - 1) if len(order) > 1 else 0.5 for n in range(len(order))]
         by_label = {label(value): place for value, place in zip(order, even, strict=True)}
-        ticks = list(zip(even, map(_short, order), strict=True))
+        ticks = list(zip(even, map(short, order), strict=True))
         return _Axis([by_label[label(value)] for value in values], ticks)
     log = _is_wide(order)
     sizes = [math.log10(value) if log else float(value) for value in values]
@@ -234,9 +234,5 @@ def _quiet_study(modes: Sequence[Mode]) -> optuna.Study:
 
 def _words(record: TrialRecord) -> str:
     """A trial for a hover: its name, status and settings."""
-    chosen = "<br>".join(f"{key} {_short(value)}" for key, value in record.scored_values.items())
+    chosen = "<br>".join(f"{key} {short(value)}" for key, value in record.scored_values.items())
     return f"<b>{record.name}</b> {record.status}<br>{chosen}"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else label(value)

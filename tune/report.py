@@ -4,7 +4,7 @@ import html
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 
@@ -16,7 +16,7 @@ from tune.earlier import load_search
 from tune.records import TrialRecord, read_trials
 from tune.search import best_trial
 from tune.settings import Mode, TuneReportSettings, TuneSettings
-from tune.space import label
+from tune.space import short
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -150,7 +150,7 @@ def _table(settings: TuneSettings, records: list[TrialRecord], best: TrialRecord
     rows = [_row(["trial", "status", *search.metrics, "epochs", *keys, "reason"], "th")]
     for one in ordered:
         scores = [f"{one.scores[name]:.4g}" if name in one.scores else "" for name in search.metrics]
-        values = [_short(one.scored_values.get(key)) for key in keys]
+        values = [short(one.scored_values.get(key)) for key in keys]
         cells = [one.name, one.status, *scores, f"{one.epochs:g}", *values]
         rows.append(_row([*cells, one.reason], "td", "best" if one is best else ""))
     return f"<table>{''.join(rows)}</table>"
@@ -159,10 +159,6 @@ def _table(settings: TuneSettings, records: list[TrialRecord], best: TrialRecord
 def _row(cells: Sequence[str], tag: str, kind: str = "") -> str:
     *inner, last = (html.escape(cell) for cell in cells)
     return f'<tr class="{kind}">{"".join(f"<{tag}>{c}</{tag}>" for c in inner)}<{tag} class="why">{last}</{tag}></tr>'
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else label(value)
 
 
 def _draw(figure: "Figure") -> str:

@@ -144,6 +144,11 @@ def label(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def short(value: Any) -> str:
+    """A value for people: floats in 4 digits."""
+    return f"{value:.4g}" if isinstance(value, float) else label(value)
+
+
 def list_domain(domain: Choice | Range) -> list[Any]:
     """A domain's values; of a range without step its ends."""
     return list(domain.values) if isinstance(domain, Choice) else domain.listed()

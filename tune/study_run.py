@@ -1,7 +1,6 @@
 """One training of a study, and its score: `pose train` and `pose eval` in processes of their own."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,9 +14,8 @@ from cluster.preemption import StopFlag
 from cluster.settings import Run
 from cluster.tracking.journal import JOURNAL_NAME, Journal, last_status, read_metrics
 from tune.study_cases import SCORE, Case
-from tune.training import CONFIG, LOG, TrialFailed, child_environment, launch_here, reason
+from tune.training import CONFIG, LOG, TrialFailed, child_environment, end, launch_here, reason
 
-_STOP_S: Final = 300.0
 _LOOK_S: Final = 1.0
 
 
@@ -62,13 +60,7 @@ def _follow(run: Run, project: Path, show: Callable[[float], None], stop: StopFl
             show(_epochs_done(run.folder) / run.epochs)
             time.sleep(_LOOK_S)
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end(process)
     if process.wait() or last_status(run.folder) != "finished":
         raise TrialFailed(reason((run.folder / LOG).read_text(errors="replace"), process.wait()))
 

@@ -77,6 +77,17 @@ def launch_here(folder: Path, project: Path) -> Ranks:
         )
 
 
+def end(process: Ranks) -> None:
+    """Have a training save and end; one that does not is killed."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()  # the ranks end with their launcher
+        process.wait()
+
+
 class Training:
     """The training of one trial in its run folder.
 
@@ -136,15 +147,8 @@ class Training:
     def stop(self) -> None:
         """Have the training save and end, as it does before a preemption."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()  # the ranks end with their launcher
-            process.wait()
+        if process is not None:
+            end(process)
 
     def skip_to(self, step: int) -> None:
         """Take reports up to a step as made already."""

@@ -135,7 +135,7 @@ class Delivery:
             Unreachable: the time for trying is over.
         """
         self._check_over(0)
-        self._key = _run_key(self.run_dir)
+        self._key = run_key(self.run_dir)
         store = self._insist(self._open)
         if self._deadline is None:
             self._insist(store.resume)
@@ -185,7 +185,7 @@ class Delivery:
     def _upload(self, name: str, upload: Callable[[Path], None]) -> None:
         path = (self.run_dir / name).resolve()
         if not path.is_relative_to(self.run_dir) or not os.access(path, os.R_OK):
-            _say(f"artifact {name} cannot be read in the run folder any more: passed over")
+            say(f"artifact {name} cannot be read in the run folder any more: passed over")
             return
         self._insist(lambda: upload(path))
 
@@ -201,7 +201,7 @@ class Delivery:
                 line = f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
                 if is_permanent(error):
                     raise InputError(f"MLflow at {self._where} refuses run {self.run_dir.name}: {line}") from error
-                _say(f"trying again: {line}")
+                say(f"trying again: {line}")
             if self._deadline is not None and time.monotonic() > self._deadline:
                 raise Unreachable(f"MLflow at {self._where} cannot be reached")
             self._check_over(delay)
@@ -228,18 +228,20 @@ def _uploads(store: "Store", batch: Batch) -> Iterator[tuple[str, Callable[[Path
         yield one["path"], partial(store.model, step=one["step"])
 
 
-def _run_key(run_dir: Path) -> str:
+def run_key(run_dir: Path) -> str:
+    """The identity that a run's journal begins with; InputError where it has none yet."""
     for record, _ in read_records(run_dir):
         if record["kind"] == "run":
             return str(record["key"])
     raise InputError(f"{run_dir} has an empty journal: a run writes its key there first")
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line of the delivery's log."""
     print(time.strftime("%Y-%m-%dT%H:%M:%S"), line, file=sys.stderr, flush=True)
 
 
-def _wait_for_end_of(stream: IO[bytes]) -> Callable[[float], bool]:
+def wait_for_end_of(stream: IO[bytes]) -> Callable[[float], bool]:
     """A pause that ends early, with True, when the stream says anything or ends."""
 
     def pause(seconds: float) -> bool:
@@ -266,17 +268,17 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     tracking = TrackingSettings(uri=options.uri, experiment=options.experiment)
-    pause = (lambda _: True) if options.once else _wait_for_end_of(sys.stdin.buffer)
+    pause = (lambda _: True) if options.once else wait_for_end_of(sys.stdin.buffer)
     try:
         with (options.run_dir / LOCK_NAME).open("ab") as lock:
             while take(lock) == "busy":
                 # That of an older start, most often, which ends soon.
                 if pause(2.0):
-                    _say("another process delivers this run")
+                    say("another process delivers this run")
                     return BUSY
             Delivery(options.run_dir, tracking, pause, options.give_up_s).run()
     except (InputError, Unreachable, OSError) as error:
-        _say(str(error))
+        say(str(error))
         return 1
     return 0
 

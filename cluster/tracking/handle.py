@@ -41,10 +41,10 @@ class Handle:
         """
         if self._process is None:
             return ""
-        code = _finish(self._process, timeout_s)
+        code = finish_delivery(self._process, timeout_s)
         if code is not None and code < 0:
             # Somebody killed it on the way: whatever is missing is sent now.
-            code = _finish(_spawn(self.run_dir, self.tracking), timeout_s)
+            code = finish_delivery(_spawn(self.run_dir, self.tracking), timeout_s)
         if code in (0, BUSY):
             return ""
         where = self.tracking.uri or self.run_dir.parent / "mlflow.db"
@@ -62,7 +62,7 @@ class Handle:
         """Kill the delivery where it stands, which is safe at any point."""
         if self._process is not None:
             self._process.kill()
-            _finish(self._process, 10.0)
+            finish_delivery(self._process, 10.0)
 
     def __enter__(self) -> Self:
         """The handle itself."""
@@ -125,7 +125,7 @@ def _spawn(run_dir: Path, tracking: TrackingSettings) -> subprocess.Popen[bytes]
         )
 
 
-def _finish(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+def finish_delivery(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
     """The exit code; None where the time ran out and the process, which is safe at any point, was killed."""
     stream: IO[bytes] | None = process.stdin
     if stream is not None and not stream.closed:

@@ -23,9 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cluster.tracking.delivery import BUSY, LOCK_NAME, Batch, Delivery, Unreachable, _say, _wait_for_end_of
+from cluster.tracking.delivery import BUSY, LOCK_NAME, Batch, Delivery, Unreachable, run_key, say, wait_for_end_of
 from cluster.tracking.files import read_json
-from cluster.tracking.handle import LOG_NAME, _finish
+from cluster.tracking.handle import LOG_NAME, finish_delivery
 from cluster.tracking.journal import JOURNAL_NAME, read_records
 from cluster.tracking.settings import TrackingSettings
 from poselib.errors import InputError
@@ -117,9 +117,7 @@ class SearchDelivery(Delivery):
         return {key: value for values in told for key, value in values.items() if key.startswith("tune.")}
 
     def _read_key(self) -> str:
-        from cluster.tracking.delivery import _run_key
-
-        return _run_key(self.run_dir)
+        return run_key(self.run_dir)
 
 
 def _local_uri(runs_dir: Path) -> str:
@@ -139,9 +137,9 @@ class SearchHandle:
         """Have the rest delivered; returns one line for the user if MLflow did not get everything."""
         if self._process is None:
             return ""
-        code = _finish(self._process, timeout_s)
+        code = finish_delivery(self._process, timeout_s)
         if code is not None and code < 0:  # somebody killed it on the way
-            code = _finish(self._spawn(), timeout_s)
+            code = finish_delivery(self._spawn(), timeout_s)
         if code in (0, BUSY):
             return ""
         where = self.tracking.uri or self.folder.parent / "mlflow.db"
@@ -184,16 +182,16 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
     os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
     tracking = TrackingSettings(uri=options.uri, experiment=options.experiment)
-    pause = _wait_for_end_of(sys.stdin.buffer)
+    pause = wait_for_end_of(sys.stdin.buffer)
     try:
         with (options.search_dir / LOCK_NAME).open("ab") as lock:
             while take(lock) == "busy":
                 if pause(2.0):
-                    _say("another process delivers this search")
+                    say("another process delivers this search")
                     return BUSY
             SearchDelivery(options.search_dir, tracking, pause, options.give_up_s).run()
     except (InputError, Unreachable, OSError) as error:
-        _say(str(error))
+        say(str(error))
         return 1
     return 0
 
