@@ -80,7 +80,7 @@ def run_trials(search: "Search", count: int) -> None:
                 failure_config=tune.FailureConfig(max_failures=wanted.retries),
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_frequency=1 if with_checkpoints else 0,
-                    num_to_keep=4 if with_checkpoints else None,
+                    num_to_keep=None,  # a few bytes each, and one may be asked for after many validations of its trial
                     checkpoint_at_end=False,
                 ),
             ),
@@ -88,6 +88,7 @@ def run_trials(search: "Search", count: int) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Consider boosting PBT performance", UserWarning)
             tuner.fit()
+        search.await_trials()
     finally:
         ray.shutdown()
 

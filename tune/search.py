@@ -20,6 +20,7 @@ from poselib.errors import InputError
 from shards.atomic import write_whole
 from tune.configuration import folder_of
 from tune.earlier import hours_spent, load_search, refuse_existing, resumed_settings
+from tune.handover import wait_until_saved
 from tune.preflight import check_space
 from tune.records import SEARCH_YAML, TrialRecord, read_trials
 from tune.settings import SearchSettings, TuneSettings
@@ -115,6 +116,12 @@ class Search:
         values = {"search/ended": len(ended), "search/failed": sum(one.status == "failed" for one in ended)}
         values |= {f"search/best/{name}": score for name, score in best.scores.items()} if best else {}  # type: ignore[misc]
         self.journal.metrics(len(ended), values)
+
+    def await_trials(self) -> None:
+        """Wait for trainings that are still saving: Ray itself lets go of a trial after ten seconds."""
+        waiting = [self.folder / record.name for record in self.records.values() if record.status == "waiting"]
+        for folder in wait_until_saved(waiting):
+            self._say(f"{folder} has not let go yet; its newest checkpoint is what it goes on from")
 
     def _run_trials(self) -> None:
         """Hand the trials that are missing to Ray."""

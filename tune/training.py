@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from cluster.config import dump
+from cluster.config import dump, load
 from cluster.run_folder import RUN_YAML
 from cluster.settings import Run
 from cluster.tracking.journal import JOURNAL_NAME, decode_metrics, last_status, read_metrics, read_records
@@ -118,8 +118,10 @@ class Training:
         """Start the ranks as `pose train` does; a run that stands in the folder goes on."""
         folder = self.run.folder
         with held_once_free(folder):
-            if self._changes:
-                (folder / RUN_YAML).unlink(missing_ok=True)  # what is computed from here on is meant to differ
+            if self._changes and (folder / RUN_YAML).is_file():
+                batch = replace(self.run.batch, global_=load(Run, folder / RUN_YAML).batch.global_)
+                self.run = replace(self.run, batch=batch)  # steps stay what they were
+                (folder / RUN_YAML).unlink()  # what is computed from here on is meant to differ
             (folder / CONFIG).write_text(dump(self.run))
             log = folder / LOG
             self._log_start = log.stat().st_size if log.is_file() else 0

@@ -5,10 +5,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cluster.config import dump, load
 from cluster.run_folder import RUN_YAML, held
 from cluster.settings import DataSettings, Run
 from cluster.tracking.journal import Journal
@@ -87,7 +89,7 @@ def test_a_trial_that_takes_over_one_ahead_of_it_comes_to_its_end(tmp_path):
         validate(journal, 1)
     checkpoint(donor, 15)
     checkpoint(mine, 5)
-    (mine.folder / RUN_YAML).write_text("of other settings")
+    (mine.folder / RUN_YAML).write_text(dump(replace(mine, seed=9, batch=replace(mine.batch, global_=48))))
 
     def write(journal: Journal) -> None:
         journal.rewind(15)
@@ -98,7 +100,8 @@ def test_a_trial_that_takes_over_one_ahead_of_it_comes_to_its_end(tmp_path):
     one.take_over(donor.folder, 15)
     assert [path.name for path in (mine.folder / "checkpoints").iterdir()] == ["step-00000015"]
     assert one.next() == Report(20, 4, {"val/mpjpe_mm": 25.0, "train/images_per_s": 9.0}, last=True)
-    assert not (mine.folder / RUN_YAML).exists()
+    assert not (mine.folder / RUN_YAML).exists(), "its settings may differ from here on"
+    assert load(Run, mine.folder / "train.yaml").batch.global_ == 48, "its steps do not"
 
 
 def test_a_training_that_has_finished_is_over_however_its_epochs_were_counted(tmp_path):
