@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.config import load
+from cluster.settings import Run
 from lab import Lab, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.drill, pytest.mark.timeout(900)]
@@ -30,8 +32,9 @@ SEARCH = {
 DATA = {"every_train": 1, "every_val": 1, "train_subjects": ["S1"], "val_subjects": ["S1"], "test_subjects": ["S9"]}
 
 
-def write_search(folder: Path, h36m: Path, parallel: int) -> None:
-    wanted = SEARCH | {"data": DATA | {"h36m": str(h36m)}, "search": {"searcher": "grid", "parallel": parallel}}
+def write_search(folder: Path, h36m: Path, parallel: int, **more: int) -> None:
+    search = {"searcher": "grid", "parallel": parallel, **more}
+    wanted = SEARCH | {"data": DATA | {"h36m": str(h36m)}, "search": search}
     (folder / "search.yaml").write_text(yaml.safe_dump(wanted))
 
 
@@ -94,3 +97,25 @@ def test_a_search_over_two_nodes_loses_one_and_ends_with_all_trials(
     assert states(tmp_path) == ["finished", "finished"]
     starts = [sum(line["kind"] == "rewind" for line in journal(tmp_path, trial)) for trial in ("t0000", "t0001")]
     assert sorted(starts) == [1, 2], "one trial went on elsewhere from its checkpoint"
+
+
+def test_a_trial_spreads_its_ranks_over_two_nodes_and_goes_on_after_a_stop(
+    shard_sets: dict[str, Path], tmp_path: Path
+) -> None:
+    write_search(tmp_path, shard_sets["h36m"], 1, nodes=2)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    words = ["--space", "{optimizer.lr: [1e-3]}", "--epochs", "8"]
+    options = ["--nodes=2", "--cpus-per-task=1", ROOT / "slurm" / "tune.sh", "--config", "search.yaml"]
+    with Lab(nodes=2) as own:
+        job = own.sbatch(*options, *words, cwd=tmp_path)
+        wait_until(lambda: bool(steps(tmp_path, "t0000")), 400, lambda: own.output(job))
+        for node in own.nodes:
+            own.run(["pgrep", "-f", "pose train"], node=node)  # which fails where there is none
+        own.run(["scancel", "--batch", "--signal=USR1", str(job)])
+        assert own.wait(job, "COMPLETED", seconds=600)["Restarts"] == "1"
+        assert "the best is t0000" in own.output(job)
+    assert states(tmp_path) == ["finished"]
+    done = steps(tmp_path, "t0000")
+    assert done == list(range(1, len(done) + 1)), "a step was done twice, or lost"
+    run = load(Run, tmp_path / "runs" / "tiny" / "t0000" / "run.yaml")
+    assert run.batch.global_ == 2 * run.batch.micro, "two ranks"
