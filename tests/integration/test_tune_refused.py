@@ -35,7 +35,6 @@ SETTINGS = {
         ({"crop.aspect": [1.0, 1.2]}, {"scheduler": "pbt"}, "search.scheduler pbt changes trials on their way", 2),
         ({"model.depth": [8]}, {"metrics": ["val/mpjpe"]}, "no training logs 'val/mpjpe'; the nearest", 2),
         ({"epochs": [1, 2]}, {}, "space: epochs cannot be searched: trials are compared by epochs", 2),
-        ({"batch.micro": [8, 4096]}, {}, "space: with batch.micro 4096: ", 1),
         (
             {"model.head": ["integral", "regression"], "loss.heatmap": [0.0, 1.0]},
             {},
