@@ -64,7 +64,7 @@ def train_loop(
         InputError: the loss is no longer finite; names the step. Elsewhere than on rank 0, SaidByMain.
     """
     engine.model.train()
-    untold: deque[_Told] = deque()
+    untold: deque[Told] = deque()
     stops = False
     for number in range(start, schedule.steps):
         lr = schedule.lr(number)
@@ -82,7 +82,7 @@ def train_loop(
             total[0] += loss.detach() / engine.accumulation
             total[2] += len(batch.replaced)
         total[1].fill_(stop.requested)
-        untold.append(_Told(number + 1, lr, total))
+        untold.append(Told(number + 1, lr, total))
         ended = number + 1 == schedule.steps
         while len(untold) > (0 if ended or stops or due(number + 1) else 1):
             step, asked = untold.popleft().read()
@@ -93,8 +93,14 @@ def train_loop(
     return True
 
 
-class _Told:
-    """What the ranks tell each other of a step, in one small exchange: losses, wishes to stop, replaced samples."""
+class Told:
+    """What the ranks tell each other of a step, in one small exchange, on its way to this process.
+
+    Args:
+        number: steps done, with this one.
+        lr: the rate it was done at.
+        total: this rank's loss, whether it wants to stop, its replaced samples; becomes the sum over all ranks.
+    """
 
     def __init__(self, number: int, lr: float, total: torch.Tensor) -> None:
         self.number, self.lr = number, lr

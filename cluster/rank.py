@@ -79,7 +79,8 @@ def _join(run: Run, world: World, device: torch.device) -> None:
     except RuntimeError as error:
         where = f"{world.address}, port {world.port}"
         if "EADDRINUSE" in str(error):
-            raise TryAgain(f"{where}: taken on {node_name()}; a new start takes another port") from error
+            advice = "a new start takes another port, unless MASTER_PORT is set in the job's environment"
+            raise TryAgain(f"{where}: taken on {node_name()}; {advice}") from error
         words = f"rank {world.rank} on {node_name()} did not meet the others at {where}: {_first_line(error)}"
         raise (LostOthers if _tells_of_others(error) else TryAgain)(words) from error
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self, TypeVar
@@ -166,28 +167,26 @@ class _Question(threading.Thread):
     """Asks where the others were last seen, in a thread: a client of a store that is frozen or cut off waits for ever.
 
     Args:
-        store: None where it is gone.
+        store: None where it is gone, and in a world of one.
         ranks: whose places.
     """
 
     def __init__(self, store: Store | None, ranks: Sequence[int]) -> None:
         super().__init__(name="watch-others", daemon=True)
         self._store, self._ranks = store, ranks
-        self._found: list[Place] = []
+        self._found: list[Place] | None = None if ranks else []
         self.start()
 
     def run(self) -> None:
         """Ask for one after the other."""
-        try:
-            for rank in self._ranks if self._store else ():
-                key = f"watch/{rank}"
-                if self._store and self._store.check([key]):
-                    self._found.append(Place(rank, *json.loads(self._store.get(key))))
-        except Exception:
-            self._found = []
+        store, keys = self._store, {rank: f"watch/{rank}" for rank in self._ranks}
+        if store is None:
+            return
+        with suppress(Exception):  # rank 0, which keeps the store, is gone
+            self._found = [Place(rank, *json.loads(store.get(key))) for rank, key in keys.items() if store.check([key])]
 
     def answer(self, patience_s: float) -> list[Place] | None:
-        """The places; none where the store is gone, None where it does not answer."""
+        """The places; None where the store is gone or does not answer."""
         self.join(patience_s)
         return None if self.is_alive() else self._found
 

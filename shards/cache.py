@@ -6,7 +6,6 @@ What was unused for longest goes when room is needed; who reads it at that momen
 open outlives its name.
 """
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import BinaryIO, Final
 
 from poselib.errors import InputError
 from shards.atomic import TEMPORARY, written_whole
+from shards.locks import take
 
 _LOCKS: Final = ".locks"
 
@@ -114,11 +114,7 @@ class FileCache:
         """Hold a lock among the processes of this machine, and say whether it is held: not where another one has it
         and there is no waiting, nor on a file system without locks, which only costs double fetches."""
         with (self.folder / _LOCKS / name).open("w") as file:
-            held = False
-            with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                held = True
-            yield held
+            yield take(file, wait=wait) == "held"
 
 
 def _clear(folder: Path) -> None:

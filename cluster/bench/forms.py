@@ -6,6 +6,7 @@ Everything here but `cluster.bench` is of the tree that is measured, which may b
 import contextlib
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import count, repeat
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from cluster import loop
 from cluster.bench.device import wait
 from cluster.bench.reference import UsualTraining, usual_batches
 from cluster.world import cores_per_rank
@@ -46,6 +48,7 @@ class Ours:
         self.queue = run.loader.prefetch if loader else 0
         self.exchange_in_backward = run.engine.zero_stage > 0
         self.exchange_s = 0.0
+        self._untold: deque[Any] = deque()
 
     def batch(self) -> tuple[torch.Tensor, ...]:
         """The next pictures, normalised; targets and weights."""
@@ -66,12 +69,18 @@ class Ours:
         self.engine.step()
 
     def agree(self, loss: torch.Tensor) -> None:
-        """Loss, stop flag and replaced samples over all ranks, waited for: what `cluster.loop` does after a step."""
+        """Loss, stop flag and replaced samples over all ranks; a GPU's are read when the next step is on its way, as
+        training does where nothing is due."""
         total = torch.zeros(3, device=self.device)
         total[0] += loss.detach()
-        if dist.is_initialized():
-            dist.all_reduce(total)
-        total.tolist()
+        if not hasattr(loop, "Told"):  # an earlier revision waits at every step
+            if dist.is_initialized():
+                dist.all_reduce(total)
+            total.tolist()
+            return
+        self._untold.append(loop.Told(0, 0.0, total))
+        while len(self._untold) > (self.device.type == "cuda"):
+            self._untold.popleft().read()
 
     def notes(self) -> dict[str, float]:
         """Whether CUDA graphs were recorded where they are asked for, and how often the compiler has left them out."""

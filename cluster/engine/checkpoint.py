@@ -172,7 +172,7 @@ class Checkpoints:
             act()
         except OSError as error:
             problem = TryAgain(f"{final} could not be written: {in_words(error)}; the previous one is untouched")
-        except NeverAgain as error:
+        except (TryAgain, NeverAgain) as error:
             problem = error
         problems = [problem]
         if dist.is_initialized() and dist.get_world_size() > 1:

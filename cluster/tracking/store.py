@@ -5,7 +5,6 @@ whose name, step, time and value it holds, parameters and tags of equal value ch
 the run is found by its key before one is created.
 """
 
-import fcntl
 import logging
 import posixpath
 import re
@@ -22,6 +21,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from cluster.tracking.settings import TrackingSettings
+from shards.locks import take
 
 DATABASE: Final = "mlflow.db"
 RUN_KEY_TAG: Final = "posecluster.run_key"
@@ -153,5 +153,5 @@ def _make_tables(runs_dir: Path) -> None:
 @contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
     with path.open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        take(lock, wait=True)
         yield
