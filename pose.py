@@ -4,7 +4,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -370,12 +370,13 @@ def _wrong_command(words: list[str]) -> int:
 def _run(name: str, words: list[str], debug: bool) -> int:
     """Parse, run, and turn problems into one line and an exit code."""
     from cluster.config import SettingsError, parse
+    from cluster.keys import switches
     from poselib.errors import InputError
 
     command = COMMANDS[name]
     try:
         examples = "examples:\n" + "\n".join(f"  {line}" for line in command.examples)
-        words = _name_positionals(command, words)
+        words = _name_positionals(command, words, switches(_load(command.settings)))
         words = [word for file in command.defaults for word in ("--config", file)] + words
         settings = parse(_load(command.settings), words, f"pose {name}", examples)
         _load(command.function)(settings)
@@ -396,9 +397,9 @@ def _run(name: str, words: list[str], debug: bool) -> int:
     return 0
 
 
-def _name_positionals(command: Command, words: list[str]) -> list[str]:
+def _name_positionals(command: Command, words: list[str], switches: Container[str]) -> list[str]:
     """Words that are no option and no option's value, as options of the positional keys that are not given by name."""
-    free, others = _free_words(words)
+    free, others = _free_words(words, switches)
     given = {word.partition("=")[0].replace("-", "_") for word in others}
     named = []
     for key in command.positional:
@@ -412,14 +413,17 @@ def _name_positionals(command: Command, words: list[str]) -> list[str]:
     return named + free + others
 
 
-def _free_words(words: list[str]) -> tuple[list[str], list[str]]:
-    """The words that stand for themselves, and the options, each with the value behind it; a switch has none."""
+def _free_words(words: list[str], switches: Container[str]) -> tuple[list[str], list[str]]:
+    """The words that stand for themselves, and the options, each with the value behind it; a switch needs none."""
+    from cluster.keys import TRUTHS
+
     free: list[str] = []
     others: list[str] = []
     before = ""
     for word in words:
         valued = before.startswith("--") and "=" not in before and before != "--help"
-        is_value = valued and not word.startswith("--")
+        alone = before[2:].replace("-", "_") in switches and word.lower() not in TRUTHS
+        is_value = valued and not alone and not word.startswith("--")
         stands = not is_value and (not word.startswith("-") or word == "-")
         (free if stands else others).append(word)
         before = "" if is_value else word

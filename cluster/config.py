@@ -17,7 +17,7 @@ import jsonargparse
 import yaml
 
 import configs
-from cluster.keys import fields, type_in_words, unknown_key, yaml_key
+from cluster.keys import fields, switches, type_in_words, unknown_key, yaml_key
 from poselib.errors import InputError
 
 Settings = TypeVar("Settings")
@@ -240,13 +240,13 @@ def _groups(key: str) -> Iterator[str]:
 
 def _python_options(words: list[str], cls: type) -> list[str]:
     """Options as the class spells its keys: `--batch.global` is `--batch.global_`, `--dry-run` is `--dry_run=true`."""
-    known, spelled = fields(cls), []
+    known, alone, spelled = fields(cls), switches(cls), []
     for word, after in zip(words, [*words, "--"][1:], strict=True):
         name, equals, value = word.partition("=")
         if name.startswith("--"):
             name = f"--{name[2:].replace('-', '_')}"
             name = f"{name}_" if f"{name[2:]}_" in known else name
-            if not equals and known.get(name[2:]) is bool and after.startswith("-"):
+            if not equals and name[2:] in alone and after.startswith("-"):
                 equals, value = "=", "true"
         spelled.append(f"{name}{equals}{value}")
     return spelled

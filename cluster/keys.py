@@ -3,7 +3,10 @@
 import dataclasses
 import difflib
 import typing
-from typing import Any
+from typing import Any, Final
+
+TRUTHS: Final = ("true", "false", "yes", "no")
+"""What a command line may say of a switch."""
 
 
 def keys(cls: type) -> list[str]:
@@ -20,6 +23,11 @@ def fields(cls: type, prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{name}"] = hint
     return found
+
+
+def switches(cls: type) -> set[str]:
+    """The keys that take true or false, and may stand alone on a command line."""
+    return {key for key, hint in fields(cls).items() if hint is bool}
 
 
 def yaml_key(key: str) -> str:

@@ -67,6 +67,14 @@ def test_inputs_may_stand_before_between_and_behind_options(words, monkeypatch):
     assert (settings.inputs, str(settings.run), settings.box) == (("a.jpg", "-"), "r", (1, 2, 30, 40))
 
 
+@pytest.mark.parametrize("words", [["--apply", "runs/x"], ["runs/x", "--apply"], ["--apply", "true", "runs/x"]])
+def test_a_switch_takes_no_word_but_its_own(words, monkeypatch):
+    seen = []
+    monkeypatch.setattr("cluster.runs_gc.collect_garbage", seen.append)
+    assert pose.main(["runs", "gc", *words]) == 0
+    assert (seen[0].apply, str(seen[0].runs_dir)) == (True, "runs/x")
+
+
 def test_a_word_too_many_is_no_second_value(capsys):
     assert pose.main(["eval", "--run", "a", "b"]) == 2
     assert pose.main(["eval", "a", "--part", "val", "b"]) == 2
