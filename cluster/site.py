@@ -93,7 +93,7 @@ class SiteSettings:
     Attributes:
         site: file of a profile, or the name of one in `configs/site`.
         nodes: of the job.
-        show: options of `sbatch` in one line, or lines that slurm/train.sh reads on the node.
+        show: options of `sbatch` in one line, or lines that slurm/train.sh and tune.sh read on the node.
         snapshot: folder of the run; the code is copied there now, and the job runs that copy.
     """
 
@@ -201,7 +201,7 @@ def setup_lines(site: Site) -> list[str]:
 
 
 def task_lines(site: Site) -> list[str]:
-    """What slurm/train.sh reads: `module NAME`, `set NAME=value`, and a `word` for each word that calls `pose`."""
+    """What slurm/train.sh and slurm/tune.sh read: `module NAME`, `set NAME=value`, and a `word` for each word that calls `pose`."""
     return [
         *(f"module {module}" for module in site.modules),
         *(f"set {name}={value}" for name, value in task_environment(site).items()),

@@ -88,9 +88,8 @@ fi
 trap 'kill "${steps[@]}" 2>/dev/null || true; wait' EXIT
 
 alive() { "$bin/ray" status --address="$head_ip:$port" 2>/dev/null | grep -c 'node_' || true; }
-for _ in $(seq 60); do
-  joined=$(alive)
-  [ "$joined" -lt "$SLURM_JOB_NUM_NODES" ] || break
+two_minutes_on=$((SECONDS + 120)) # of the clock: a look takes seconds itself
+while joined=$(alive) && [ "$joined" -lt "$SLURM_JOB_NUM_NODES" ] && [ "$SECONDS" -lt "$two_minutes_on" ]; do
   kill -0 "${steps[0]}" 2>/dev/null || fail "Ray did not start on $head"
   sleep 2
 done

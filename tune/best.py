@@ -36,6 +36,7 @@ def print_best(settings: BestSettings) -> None:
     run = replace(run, name=f"{settings.name}-best", runs_dir=settings.runs_dir, tracking=tune.tracking)
     scores = ", ".join(f"{name} {value:.6g}" for name, value in best.scores.items())
     chosen = ", ".join(f"{key} {label(value)}" for key, value in best.scored_values.items())
-    way = "\n# They were changed on the way; these are the last ones." if tune.search.scheduler == "pbt" else ""
+    changed = best.scored_values != best.values
+    way = "\n# They were changed later; these were in force at the best score." if changed else ""
     sys.stdout.write(f"# Trial {best.name} of {settings.name}, the best of {len(records)}: {scores}\n# {chosen}{way}\n")
     sys.stdout.write(dump(run))

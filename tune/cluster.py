@@ -51,7 +51,7 @@ def run_trials(search: "Search", count: int) -> None:
     start_ray(settings)
 
     def is_over() -> bool:
-        search.listen()  # Ray and Tune put handlers of their own in the place of ours, which leave trials as they are
+        search.stop.listen()  # Ray and Tune put handlers of their own in its place, which leave trials as they are
         return search.is_over()
 
     try:

@@ -51,10 +51,8 @@ def refuse_existing(settings: TuneSettings, folder: Path) -> None:
         InputError: the folder holds one.
     """
     if (folder / SEARCH_YAML).is_file():
-        raise InputError(
-            f"{folder} holds a search already; go on with it by `pose tune --resume {settings.name}`, or give this one"
-            " another name"
-        )
+        go_on = f"`pose tune --resume {settings.name}{settings.elsewhere}`"
+        raise InputError(f"{folder} holds a search already; go on with it by {go_on}, or give this one another name")
     if any((folder / name).exists() for name in (RUN_YAML, JOURNAL_NAME)):
         raise InputError(f"{folder} holds a run; give the search another name")
 

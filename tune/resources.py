@@ -21,7 +21,7 @@ def check_resources(settings: TuneSettings, nodes: Sequence[Node]) -> None:
     Raises:
         InputError: with what a trial takes, what there is, and how the search goes on with other limits.
     """
-    search, go_on = settings.search, f"`pose tune --resume {settings.name}"
+    search, go_on = settings.search, f"`pose tune --resume {settings.name}{settings.elsewhere}"
     gpus = sum(node.get("GPU", 0) for node in nodes)
     if gpus and not search.gpus and settings.engine.device != "cpu":
         raise InputError(

@@ -1,16 +1,13 @@
 """`pose tune`: a search from its YAML to its best trial. Ray runs the trials; this process drives and records."""
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from rich.console import Console
 
 from cluster.config import dump, flatten
+from cluster.preemption import StopFlag
 from cluster.run_folder import held
 from cluster.tracking.journal import Journal
 from cluster.tracking.provenance import provenance_tags
@@ -20,14 +17,18 @@ from poselib.errors import InputError
 from shards.atomic import write_whole
 from tune.configuration import folder_of
 from tune.earlier import hours_spent, load_search, refuse_existing, resumed_settings
-from tune.handover import wait_until_saved
+from tune.handover import STOP_S, wait_until_saved
 from tune.preflight import check_space
 from tune.records import SEARCH_YAML, TrialRecord, read_trials
 from tune.settings import SearchSettings, TuneSettings
 from tune.space import Space, label, read_space
 from tune.tried import combinations
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+_DELIVER_S: Final = 120.0
+_DELIVER_STOPPED_S: Final = 15.0
+"""After a signal the time limit is near, and --resume delivers the rest."""
+_AFTERWARDS_S: Final = 60.0
+"""Of the `STOP_S` between a signal and the time limit: for the page, the delivery, and the way back into the queue."""
 
 
 def search(settings: TuneSettings) -> None:
@@ -71,7 +72,9 @@ class Search:
         self.trials = min(settings.search.trials, self.combinations or settings.search.trials)
         self.records = {record.number: record for record in read_trials(folder)}
         self.began = time.monotonic() - 3600 * hours_spent(folder)
-        self.stopped_by = ""
+        self.stop = StopFlag()
+        self._asked_at = 0.0
+        self._hours_over = ""
 
     def run(self) -> None:
         """Run trials until there are enough, or a limit or signal says stop."""
@@ -82,22 +85,30 @@ class Search:
             delivery = start_search_delivery(self.folder, self.settings.tracking)
             status = "failed"
             try:
-                with self._listening():
+                with self.stop.listening():
                     self._run_trials()
                 self._write_page()
                 status = "stopped" if self.stopped_by or self._lost() else "finished"
             finally:
                 self.journal.status(status)  # type: ignore[arg-type]
-                late = delivery.finish(120.0)
+                late = delivery.finish(_DELIVER_STOPPED_S if self.stop.requested else _DELIVER_S)
         if late:
             self._say(late)
         self._last_line()
+
+    @property
+    def stopped_by(self) -> str:
+        """The limit or signal that stopped the search; empty where none has."""
+        return self._hours_over or self.stop.reason
 
     def is_over(self) -> bool:
         """Whether the search is to stop with trials on their way."""
         hours = self.settings.search.hours
         if hours and not self.stopped_by and time.monotonic() - self.began > 3600 * hours:
-            self.stopped_by = f"search.hours = {hours:g}"
+            self._hours_over = f"search.hours = {hours:g}"
+        if self.stop.requested and not self._asked_at:
+            self._asked_at = time.monotonic()
+            self._say(f"{self.stop.reason}: waiting for the trials to save")
         return bool(self.stopped_by)
 
     def on_change(self, record: TrialRecord) -> None:
@@ -118,9 +129,15 @@ class Search:
         self.journal.metrics(len(ended), values)
 
     def await_trials(self) -> None:
-        """Wait for trainings that are still saving: Ray itself lets go of a trial after ten seconds."""
+        """Wait for trainings that are still saving: Ray itself lets go of a trial after ten seconds.
+
+        After a signal they have what is left until the time limit, which may come `STOP_S` after it.
+        """
+        left = STOP_S
+        if self.is_over() and self._asked_at:
+            left -= time.monotonic() - self._asked_at + _AFTERWARDS_S
         waiting = [self.folder / record.name for record in self.records.values() if record.status == "waiting"]
-        for folder in wait_until_saved(waiting):
+        for folder in wait_until_saved(waiting, left):
             self._say(f"{folder} has not let go yet; its newest checkpoint is what it goes on from")
 
     def _run_trials(self) -> None:
@@ -169,29 +186,9 @@ class Search:
         self.journal.artifact(SEARCH_YAML)
         self.journal.status("running")
 
-    def listen(self) -> None:
-        """Take signals as the wish for a stop that saves; a second one changes nothing."""
-
-        def stop(number: int, _frame: FrameType | None) -> None:
-            if not self.stopped_by:
-                self.stopped_by = signal.Signals(number).name
-                self._say(f"{self.stopped_by}: waiting for the trials to save")
-
-        for number in _SIGNALS:
-            signal.signal(number, stop)
-
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        previous = {number: signal.getsignal(number) for number in _SIGNALS}
-        self.listen()
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
     def _last_line(self) -> None:
-        name, records = self.settings.name, list(self.records.values())
+        records = list(self.records.values())
+        name = f"{self.settings.name}{self.settings.elsewhere}"
         if self.stopped_by:
             more = " --search.hours MORE" if self.stopped_by.startswith("search.hours") else ""
             self._say(f"stopped by {self.stopped_by}; go on with: pose tune --resume {name}{more}")
@@ -206,10 +203,7 @@ class Search:
             raise InputError(f"none of the {len(records)} trials gave a score; {self.folder}/t*/train.log say why")
         scores = ", ".join(f"{key} {value:.4g}" for key, value in best.scores.items())
         failures = f", {failed} of them failed" if failed else ""
-        where = "" if self.settings.runs_dir == Path("runs") else f" --runs_dir {self.settings.runs_dir}"
-        self._say(
-            f"{len(records)} trials{failures}; the best is {best.name}: {scores}; next: pose tune best {name}{where}"
-        )
+        self._say(f"{len(records)} trials{failures}; the best is {best.name}: {scores}; next: pose tune best {name}")
 
     def _ended(self) -> list[TrialRecord]:
         return [record for record in self.records.values() if record.status != "waiting"]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
+from cluster.config import SettingsError
 from cluster.keys import keys
 from cluster.settings import DataSettings, Run
 from poselib.settings import check_at_least
@@ -104,10 +105,25 @@ class TuneSettings(Run):
         if self.search.perturb_epochs % self.validate_every and self.search.scheduler == "pbt":
             raise ValueError(f"search.perturb_epochs must be a multiple of validate_every = {self.validate_every}")
 
+    @property
+    def elsewhere(self) -> str:
+        """The words by which `pose tune` finds searches of another folder than the usual one."""
+        return "" if self.runs_dir == Path("runs") else f" --runs_dir {self.runs_dir}"
+
     def with_given(self, origins: Container[str]) -> Self:
-        """The settings with a note of the keys that were given: a limit may be set back to its default."""
+        """The settings with a note of the keys that were given: a limit may be set back to its default.
+
+        Raises:
+            SettingsError: a group was given as a whole, which does not tell its keys from defaults.
+        """
         if not self.resume or self.given:
             return self
+        groups = (key.partition(".")[0] for key in keys(TuneSettings) if "." in key)
+        whole = [group for group in groups if group in origins]
+        if whole:
+            raise SettingsError(
+                f"command line: {whole[0]} must be given key by key beside --resume, as --search.trials 16 is"
+            )
         return replace(self, given=tuple(key for key in keys(type(self)) if key in origins))
 
 

@@ -55,7 +55,7 @@ def submit_tune(settings: SubmitTuneSettings) -> None:
         console.print(f"\n# sbatch {folder / 'tune.sh'} {shlex.join(words)}\n{script}")
         return
     job_id = _submit(wanted, folder, script, words, name, search)
-    elsewhere = "" if settings.job.folder == RunJobSettings().folder else f" --jobs_dir {settings.job.folder}"
+    elsewhere = settings.job.elsewhere
     console.print(f"submitted {name} as job {job_id}; next: pose logs {job_id}{elsewhere}, pose jobs{elsewhere}")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -98,12 +99,17 @@ def search(folder: Path, shards: Path, space: str, settings: str) -> tuple[list[
 
 
 def states(runs: Path) -> dict[str, dict]:
-    """The newest state of every trial."""
-    found = sorted(runs.glob("cheap/t*/checkpoints/step-*/complete.json"))
-    return {path.parents[2].name: json.loads(path.read_text()) for path in found}
+    """The newest state of every trial; without those that are just being replaced by another trial's."""
+    newest = {path.parents[2].name: path for path in sorted(runs.glob("cheap/t*/checkpoints/step-*/complete.json"))}
+    found = {}
+    for name, path in newest.items():
+        with suppress(FileNotFoundError):
+            found[name] = json.loads(path.read_text())
+    return found
 
 
 def wait_for(driver: subprocess.Popen[str], event: Callable[[], bool]) -> None:
+    """Wait for an event while a search goes on."""
     deadline = time.monotonic() + 300
     while not event():
         assert driver.poll() is None, driver.communicate()[0]

@@ -1,12 +1,14 @@
 """Going on with a search: under which limits, and how long it took before."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from cluster.config import dump, parse
+from cluster.config import SettingsError, dump, parse
 from poselib.errors import InputError
-from tune.earlier import hours_spent, resumed_settings
+from tune.earlier import hours_spent, load_search, refuse_existing, resumed_settings
 from tune.settings import SearchSettings, TuneSettings
 
 pytestmark = pytest.mark.unit
@@ -39,6 +41,18 @@ def test_anything_else_than_a_limit_is_refused_at_its_default_too(runs):
     given = parse(TuneSettings, ["--resume", "s", "--runs_dir", str(runs), "--epochs", "70"])
     with pytest.raises(InputError, match="was started with, not epochs"):
         resumed_settings(given)
+
+
+def test_a_group_as_a_whole_is_refused_as_it_does_not_tell_what_was_given(runs):
+    with pytest.raises(SettingsError, match="search must be given key by key beside --resume"):
+        parse(TuneSettings, ["--resume", "s", "--runs_dir", str(runs), "--search", "{trials: 16}"])
+
+
+def test_what_to_go_on_with_is_told_with_its_folder(runs):
+    settings = load_search(runs, "s")
+    with pytest.raises(InputError, match=f"`pose tune --resume s --runs_dir {runs}`"):
+        refuse_existing(settings, runs / "s")
+    assert replace(settings, runs_dir=Path("runs")).elsewhere == ""
 
 
 def test_hours_of_all_starts_are_summed_without_those_between(tmp_path):
