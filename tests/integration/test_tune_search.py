@@ -134,7 +134,8 @@ def test_a_search_is_never_mixed_with_another(searched, config):
     folder, _, _ = searched
     before = [path.read_bytes() for path in sorted(folder.glob("t*/trial.json"))]
     shown = tune("--config", config, "--runs_dir", folder.parent, "--epochs", "3", expect=1)
-    assert f"{folder} holds a search already; go on with it by `pose tune --resume tiny`" in shown
+    go_on = f"`pose tune --resume tiny --runs_dir {folder.parent}`"
+    assert f"{folder} holds a search already; go on with it by {go_on}" in shown
     shown = tune("--resume", "tiny", "--runs_dir", folder.parent, "--epochs", "3", expect=1)
     assert "--resume takes the settings that tiny was started with, not epochs" in shown
     assert [path.read_bytes() for path in sorted(folder.glob("t*/trial.json"))] == before
