@@ -5,6 +5,7 @@ YAML may name others as its `base:`, one or a list, and hold only what differs; 
 The folder `configs` of the package is searched too, so `--config demo.yaml` works anywhere.
 """
 
+import argparse
 import dataclasses
 import difflib
 import re
@@ -135,7 +136,7 @@ def _split_config(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _parser(cls: type, prog: str, epilog: str) -> jsonargparse.ArgumentParser:
-    """A parser with one option per key of `cls`; its help is the docstrings'."""
+    """A parser with one option per key of `cls`; its help is the docstrings', and silent of `hidden` fields."""
 
     class Parser(jsonargparse.ArgumentParser):
         def format_help(self, formatter: Any = None) -> str:
@@ -152,6 +153,10 @@ def _parser(cls: type, prog: str, epilog: str) -> jsonargparse.ArgumentParser:
         formatter_class=jsonargparse.DefaultHelpFormatter,
     )
     parser.add_class_arguments(cls, None)
+    hidden = {field.name for field in dataclasses.fields(cls) if field.metadata.get("hidden")}
+    for action in parser._actions:
+        if action.dest in hidden:
+            action.help = argparse.SUPPRESS
     return parser
 
 

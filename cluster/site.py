@@ -201,7 +201,7 @@ def setup_lines(site: Site) -> list[str]:
 
 
 def task_lines(site: Site) -> list[str]:
-    """What slurm/train.sh and slurm/tune.sh read: `module NAME`, `set NAME=value`, and a `word` for each word that calls `pose`."""
+    """What slurm/train.sh and tune.sh read: `module NAME`, `set NAME=value`, and a `word` for each word of `pose`."""
     return [
         *(f"module {module}" for module in site.modules),
         *(f"set {name}={value}" for name, value in task_environment(site).items()),

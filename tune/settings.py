@@ -89,7 +89,7 @@ class TuneSettings(Run):
     space: dict[str, Any] = field(default_factory=dict)
     search: SearchSettings = field(default_factory=SearchSettings)
     resume: str = ""
-    given: tuple[str, ...] = field(default=(), compare=False)
+    given: tuple[str, ...] = field(default=(), compare=False, metadata={"hidden": True})
 
     def __post_init__(self) -> None:
         """Check every value; errors name the setting and the valid range."""
