@@ -42,7 +42,7 @@ from soak_report import Summary, page, table
 from soak_verdict import Event, costs, losses, pace, violations
 
 _STEPS_PER_FAULT: Final = 24
-_STEP_S: Final = 0.4
+_STEP_S: Final = 0.6
 """Steps as long as this, so that Slurm's slow ways fit into few of them: the batch is chosen for it."""
 _WORDS: Final = ("--engine.timeout_s=40", "--optimizer.milestones=[]")
 _SHORT_BATCH: Final = 8
