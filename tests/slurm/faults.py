@@ -166,7 +166,8 @@ def _drained(training: Training, draw: random.Random) -> str:
     before, node = restarts(training), draw.choice(training.nodes())
     _update(training.lab, f"NodeName={node}", "State=DOWN", "Reason=soak")
     _left(training, before)
-    _update(training.lab, f"NodeName={node}", "State=RESUME")
+    # Slurm gives it back by itself where it had not answered for a moment, and then refuses to.
+    training.lab.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=False)
     return f"{node} taken out by the administrator, and given back"
 
 

@@ -60,3 +60,9 @@ def test_other_losses_lost_steps_and_missing_faults_are_named():
     assert "1 faults befell the run, not 2" in judged(records, events, faults=2)
     assert "SIGKILL at step 6: 0 starts, not 1" in judged(CALM, events)
     assert "the run is not finished but never began" in judged(records[:-1], events)
+
+
+def test_losses_that_tell_no_steps_apart_prove_nothing():
+    records = [rewind(0), *(step(number, 0.5) for number in range(1, 13)), END]
+    wrong = violations(records, records, [], 0, every=4)
+    assert "11 of 12 undisturbed steps share a loss" in wrong
