@@ -4,8 +4,7 @@ import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
-from typing import Any
+from typing import Any, Final
 
 Record = Mapping[str, Any]
 
@@ -120,7 +119,7 @@ def _order(records: Sequence[Record], expected: Sequence[Record]) -> list[str]:
 
 
 def _losses(records: Sequence[Record], expected: Sequence[Record]) -> list[str]:
-    """Equal bit by bit, those of repeated steps too. As hardly two steps have the same loss, the samples are the same."""
+    """Equal bit by bit, those of repeated steps too. As hardly two are the same, the samples are."""
     true = dict(losses(expected))
     shared = len(true) - len(set(true.values()))
     wrong = [f"{shared} of {len(true)} undisturbed steps share a loss"] if shared > _BY_CHANCE * len(true) else []
