@@ -119,7 +119,9 @@ def shared_store() -> Store | None:
 def leave_world() -> None:
     """Part from the other processes."""
     if dist.is_initialized():
-        dist.destroy_process_group()
+        from deepspeed import comm
+
+        comm.destroy_process_group()  # torch's own would leave DeepSpeed with groups that are gone
 
 
 class Engine:
