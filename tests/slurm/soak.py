@@ -39,7 +39,7 @@ from shards.build import build
 from shards.settings import BuildSettings, StudioSettings
 from shards.studio.make import make_studio
 from soak_report import Summary, page, table
-from soak_verdict import Event, costs, losses, pace, violations
+from soak_verdict import Event, costs, losses, pace, same_tensor, violations
 
 _STEPS_PER_FAULT: Final = 24
 _STEP_S: Final = 0.6
@@ -236,12 +236,12 @@ class Soak:
         return max(self.reference.steps())
 
     def _weights(self) -> list[str]:
-        """What differs between the last weights and buffers of the two runs."""
+        """What differs between the last weights and running statistics of the two runs."""
         try:
             mine, true = (load_file(one.run / "last.safetensors") for one in (self.training, self.reference))
         except OSError as error:
             return [f"no last weights: {error}"]
-        other = [name for name in true if name not in mine or mine[name].tobytes() != true[name].tobytes()]
+        other = [name for name in true if name not in mine or not same_tensor(name, mine[name], true[name])]
         return [f"{len(other)} of {len(true)} tensors differ at the end: {other[0]}"] if other else []
 
 

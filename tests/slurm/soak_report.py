@@ -33,9 +33,10 @@ and held against the same training left alone.
 | versions | {versions} |
 
 Held against each other: the number of steps, their order, the loss of every step bit by bit (also of those that were
-done again), and the weights and BatchNorm buffers at the end. Hardly two steps of the undisturbed training have the
-same loss, so equal losses are of the same samples in the same order. After a restart nothing may be done again but the
-steps since the last checkpoint, and nothing at all where the ranks were warned.
+done again), the weights at the end bit by bit, and BatchNorm's running statistics within 1e-5 of the largest: ranks
+combine them before every save, of which a disturbed training has more, each with its own rounding. Hardly two steps of
+the undisturbed training have the same loss, so equal losses are of the same samples in the same order. After a restart
+nothing may be done again but the steps since the last checkpoint, and nothing at all where the ranks were warned.
 
 ## What was done to it
 

@@ -1,8 +1,9 @@
 """The soak's verdict sees what it has to see."""
 
+import numpy as np
 import pytest
 
-from soak_verdict import Event, costs, violations
+from soak_verdict import Event, costs, same_tensor, violations
 
 pytestmark = pytest.mark.unit
 
@@ -66,3 +67,14 @@ def test_losses_that_tell_no_steps_apart_prove_nothing():
     records = [rewind(0), *(step(number, 0.5) for number in range(1, 13)), END]
     wrong = violations(records, records, [], 0, every=4)
     assert "11 of 12 undisturbed steps share a loss" in wrong
+
+
+def test_weights_are_the_same_to_the_bit_and_running_statistics_to_their_rounding():
+    true = np.float32([1.0, 1e-3])
+    rounded, other = true + np.float32(2e-7), true + np.float32(2e-5)
+    assert same_tensor("conv.weight", true, true.copy())
+    assert not same_tensor("conv.weight", rounded, true)
+    assert same_tensor("bn.running_mean", rounded, true)
+    assert not same_tensor("bn.running_mean", other, true)
+    assert not same_tensor("bn.num_batches_tracked", np.int64([3]), np.int64([4]))
+    assert not same_tensor("bn.running_var", true * np.nan, true)
