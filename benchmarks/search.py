@@ -9,7 +9,7 @@ The network is small, so that 2 cores suffice; run it on an idle machine. Studio
 
 JSON lines on stdout, each figure as soon as it is known; the last one says whether all targets are met.
 
-    python benchmarks/search.py [--whole] [--epochs 9] [--trials 8] [--work FOLDER]
+    python benchmarks/search.py [--whole] [--epochs 9] [--trials 8] [--seed 0] [--work FOLDER]
 """
 
 import argparse
@@ -57,6 +57,7 @@ def settings(arguments: argparse.Namespace, work: Path, name: str, space: dict[s
         "name": name,
         "runs_dir": str(work / arguments.runs),
         "epochs": arguments.epochs,
+        "seed": arguments.seed,
         "data": {"h36m": str(work / "shards"), "every_train": 1, "every_val": 1, "every_test": 1, **subjects},
         "model": model,
         "batch": {"micro": 16},
@@ -145,6 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings, and of what is tried in which order")
     parser.add_argument("--whole", action="store_true", help="also run all trials to their ends")
     parser.add_argument("--work", type=Path, help="a folder to keep; else a temporary one")
     arguments = parser.parse_args()
